@@ -1,0 +1,1 @@
+"""The virtual actors: tags, shipments and warehouses, in shards."""

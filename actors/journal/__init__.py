@@ -1,0 +1,1 @@
+"""The journal: tables, commits, epochs, snapshots. The only SQL."""

@@ -1,0 +1,1 @@
+"""The roof: settings, boot, supervisor, command line."""

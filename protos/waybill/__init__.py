@@ -1,0 +1,1 @@
+"""The contract of Waybill's gRPC API and its generated stubs."""

@@ -1,0 +1,1 @@
+"""The doors: gRPC servicers in plain processes that are Ray drivers."""
