@@ -1,6 +1,6 @@
 """Generate the stubs of protos/waybill/v1 beside the .proto files, or check that they are current.
 
-    python protos/generate.py           # writes *_pb2.py, *_pb2.pyi, *_pb2_grpc.py
+    python protos/generate.py           # writes *_pb2.py, *_pb2_grpc.py and their types, *.pyi
     python protos/generate.py --check   # exit code 1 where a stub differs from what its .proto gives
 
 The stubs import each other as `waybill.v1`, which is what the distribution installs protos/waybill as.
@@ -16,7 +16,7 @@ from pathlib import Path
 from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parent
-STUBS = ("*_pb2.py", "*_pb2.pyi", "*_pb2_grpc.py")
+STUBS = ("*_pb2.py", "*_pb2.pyi", "*_pb2_grpc.py", "*_pb2_grpc.pyi")
 
 
 def well_known() -> list[str]:
@@ -31,11 +31,11 @@ def generate(into: Path) -> None:
     sources = sorted(str(path) for path in ROOT.glob("waybill/**/*.proto"))
     if not sources:
         raise SystemExit("protos/generate.py: no .proto files under protos/waybill")
-    # mypy-protobuf's plugin lies beside the interpreter, which need not be on PATH.
-    plugin = Path(sys.executable).parent / "protoc-gen-mypy"
+    # mypy-protobuf's plugins lie beside the interpreter, which need not be on PATH.
+    plugins = [f"--plugin={name}={Path(sys.executable).parent / name}" for name in ("protoc-gen-mypy", "protoc-gen-mypy_grpc")]
     includes = [f"-I{folder}" for folder in (ROOT, *well_known())]
-    outputs = [f"--python_out={into}", f"--grpc_python_out={into}", f"--plugin=protoc-gen-mypy={plugin}", f"--mypy_out=quiet:{into}"]
-    if protoc.main(["protoc", *includes, *outputs, *sources]):
+    outputs = [f"--python_out={into}", f"--grpc_python_out={into}", f"--mypy_out=quiet:{into}", f"--mypy_grpc_out=quiet:{into}"]
+    if protoc.main(["protoc", *includes, *plugins, *outputs, *sources]):
         raise SystemExit("protos/generate.py: protoc refused the .proto files")
 
 

