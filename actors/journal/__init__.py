@@ -1,1 +1,1 @@
-"""The journal: tables, commits, epochs, snapshots. The only SQL."""
+"""First floor: the journal. The only SQL of Waybill: tables, commits, the committer, fences, snapshots, history, queries."""
