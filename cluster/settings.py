@@ -1,0 +1,171 @@
+"""Every setting of Waybill: the one place that reads the environment (WAYBILL_*).
+
+python -m cluster.settings docs/operations.md     # writes the table of all settings into the page
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+PREFIX = "WAYBILL_"
+FOREIGN_PREFIX = "WAYBILL_TEST_"
+"""Names with this prefix belong to the tests and are no settings."""
+
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+TABLE_BEGIN, TABLE_END = "<!-- settings: begin -->", "<!-- settings: end -->"
+
+Bytes = Annotated[int, Field(ge=1 << 20)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+class SettingsError(ValueError):
+    """A setting that cannot be used. The text has one line per setting: its name, the rule, what was given."""
+
+
+class Settings(BaseModel):
+    """All settings; make one with `load`. Durations are in seconds where the name ends in `_s`, sizes in bytes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data_dir: Path = Field(Path("waybill-data"), description="Folder for the SQLite file, logs and the record of processes.")
+    database_url: str = Field(
+        "",
+        repr=False,
+        description="SQLAlchemy URL of the database: `sqlite:///PATH` or `postgresql://USER:PASSWORD@HOST/NAME`. "
+        "Empty: the SQLite file `waybill.db` in the data folder.",
+    )
+    shards: int | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        description="Number of shards. Fixed for a database when it is first used; empty: what is fixed, else the cores.",
+    )
+
+    host: str = Field("127.0.0.1", min_length=1, description="Address the doors listen on. Anything but loopback needs TLS.")
+    port: int = Field(50051, ge=0, le=65535, description="Port the doors listen on; 0: any free one.")
+    doors: int = Field(1, ge=1, le=64, description="Number of door processes; they share the port.")
+    tls_cert: Path | None = Field(None, description="PEM file of the doors' certificate chain.")
+    tls_key: Path | None = Field(None, description="PEM file of its private key.")
+    tls_client_ca: Path | None = Field(None, description="PEM file of the authority that client certificates must come from (mutual TLS).")
+    reflection: bool = Field(False, description="Serve gRPC reflection (for grpcurl and the like).")
+    auto_register: bool = Field(True, description="Register an unknown tag by its first reading; off: such readings are refused.")
+
+    gather_ms: float = Field(2.0, ge=0, le=1000, description="How long a door gathers readings of all streams before it calls the shards.")
+    in_flight_bytes: Bytes = Field(256 << 20, description="Bytes of readings in flight in one door; beyond: RESOURCE_EXHAUSTED.")
+    ring_bytes: Bytes = Field(64 << 20, description="Recent readings that each shard keeps in memory.")
+    snapshot_readings: int = Field(1_000_000, ge=1_000, description="A shard takes a snapshot of its state after this many readings.")
+    tick_s: Seconds = Field(5.0, description="Period of the shards' clock ticks: silence, lateness, readings no longer in the future.")
+
+    heartbeat_s: Seconds = Field(1.0, description="Period of a shard owner's heartbeat in the database.")
+    owner_timeout_s: Seconds = Field(15.0, description="The supervisor ends a shard owner whose heartbeat is older than this.")
+    start_timeout_s: Seconds = Field(120.0, description="How long starting may take before it is given up.")
+    stop_timeout_s: Seconds = Field(10.0, description="How long a process may take to end before it is killed.")
+
+    ray_address: str = Field("", description="Address of an existing Ray cluster to join; empty: start one on this machine.")
+    ray_namespace: str = Field("waybill", min_length=1, description="Ray namespace of the shards: one for each system in a cluster.")
+    ray_object_store_bytes: Annotated[int, Field(ge=80 << 20)] = Field(
+        256 << 20, description="Shared memory for Ray's objects on this machine."
+    )
+    log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="DEBUG, INFO, WARNING or ERROR.")
+
+    @model_validator(mode="after")
+    def _together(self) -> Settings:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key are given together or not at all")
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            raise ValueError("tls_client_ca needs tls_cert and tls_key")
+        for path in (self.tls_cert, self.tls_key, self.tls_client_ca):
+            if path is not None and not path.is_file():
+                raise ValueError(f"no such file: {path}")
+        if self.host not in LOOPBACK and self.tls_cert is None:
+            raise ValueError(f"host {self.host} is not loopback: give tls_cert and tls_key, or bind 127.0.0.1")
+        if self.owner_timeout_s < 3 * self.heartbeat_s:
+            raise ValueError("owner_timeout_s must be at least three heartbeat_s")
+        if self.url.get_backend_name() not in ("sqlite", "postgresql"):
+            raise ValueError("database_url must begin with sqlite:// or postgresql://")
+        if self.url.get_backend_name() == "sqlite" and self.url.database in (None, "", ":memory:"):
+            raise ValueError("database_url must name a file: a database in memory remembers nothing")
+        return self
+
+    @property
+    def url(self) -> URL:
+        """The database URL that is used, with the driver named."""
+        if not self.database_url:
+            return URL.create("sqlite", database=str(self.data_dir.absolute() / "waybill.db"))
+        try:
+            url = make_url(self.database_url)
+        except ArgumentError:
+            raise ValueError("database_url is no URL; it looks like postgresql://USER:PASSWORD@HOST/NAME") from None
+        if url.get_backend_name() == "sqlite" and url.database and url.database != ":memory:":
+            return url.set(database=str(Path(url.database).absolute()))  # processes with other working folders mean the same file
+        return url.set(drivername="postgresql+psycopg") if url.drivername in ("postgresql", "postgres") else url
+
+    @property
+    def url_text(self) -> str:
+        """The database URL as text, password included: for processes, never for logs."""
+        return self.url.render_as_string(hide_password=False)
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether the database is an SQLite file, which one committer process writes."""
+        return self.url.get_backend_name() == "sqlite"
+
+
+def load(environment: Mapping[str, str] | None = None, **given: Any) -> Settings:
+    """Settings from the environment; `given` goes before it (a None is as if not given).
+
+    A WAYBILL_ name that is no setting is refused, so that a misspelt one is not silently without effect.
+    Raises SettingsError.
+    """
+    environment = os.environ if environment is None else environment
+    values: dict[str, Any] = {}
+    for variable in sorted(name for name in environment if name.startswith(PREFIX) and not name.startswith(FOREIGN_PREFIX)):
+        name = variable.removeprefix(PREFIX).lower()
+        if variable != PREFIX + name.upper() or name not in Settings.model_fields:
+            raise SettingsError(f"{variable}: there is no such setting")
+        if environment[variable]:
+            values[name] = environment[variable]
+    values.update({name: value for name, value in given.items() if value is not None})
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        raise SettingsError("\n".join(_line(problem) for problem in error.errors())) from None
+
+
+def _line(problem: Mapping[str, Any]) -> str:
+    """One line for a person from one of pydantic's errors; a password is never repeated."""
+    name = ".".join(str(part) for part in problem["loc"])
+    text = problem["msg"].removeprefix("Value error, ")
+    if not name:
+        return str(text)
+    got = "" if name == "database_url" else f" (got {problem.get('input')!r})"
+    return f"{PREFIX}{name.upper()}: {text}{got}"
+
+
+def table() -> str:
+    """The settings as a Markdown table, in the order of this file."""
+    lines = ["| environment variable | default | what it does |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default in (None, "") else f"`{field.default}`"
+        lines.append(f"| `{PREFIX}{name.upper()}` | {default} | {field.description} |")
+    return "\n".join(lines)
+
+
+def with_table(page: str) -> str:
+    """The page with the table between its two marks brought up to date."""
+    before, _, rest = page.partition(TABLE_BEGIN)
+    _, _, after = rest.partition(TABLE_END)
+    return f"{before}{TABLE_BEGIN}\n{table()}\n{TABLE_END}{after}"
+
+
+if __name__ == "__main__":
+    path = Path(sys.argv[1])
+    path.write_text(with_table(path.read_text(encoding="utf-8")), encoding="utf-8")
