@@ -1,0 +1,106 @@
+"""Processes by pid and start time: a pid alone may by now be somebody else's."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A process that runs or ran. `started`: seconds since 1970 as the system tells it, good to a clock tick."""
+
+    name: str
+    pid: int
+    started: float
+
+    def alive(self) -> bool:
+        """Whether this very process still runs (one that only waits to be reaped does not)."""
+        try:
+            process = psutil.Process(self.pid)
+            return same_start(process.create_time(), self.started) and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+
+    def end(self, timeout_s: float, *, first: int = signal.SIGTERM) -> None:
+        """Ask it to end, wait, and kill it where it does not. Nothing where it is gone."""
+        deadline = time.monotonic() + timeout_s
+        for how in (first, signal.SIGKILL):
+            if not self.alive():
+                return
+            try:
+                os.kill(self.pid, how)
+            except ProcessLookupError:
+                return
+            while self.alive() and (how == signal.SIGKILL or time.monotonic() < deadline):
+                reap(self.pid)
+                time.sleep(0.01)
+
+
+def recorded(name: str, pid: int) -> Recorded:
+    """The record of a process that runs now. Raises psutil.NoSuchProcess."""
+    return Recorded(name, pid, psutil.Process(pid).create_time())
+
+
+def same_start(first: float, second: float) -> bool:
+    """Whether two start times of one pid mean one process: the clock may have been set a little in between."""
+    return abs(first - second) < 1.0
+
+
+_children: dict[int, subprocess.Popen[bytes]] = {}
+
+
+def reap(pid: int) -> None:
+    """Take note of the end of a child, so that it does not stay as a zombie. Nothing for what `spawn` did not start."""
+    child = _children.get(pid)
+    if child is not None and child.poll() is not None:
+        del _children[pid]
+
+
+def spawn(name: str, module: str, arguments: Sequence[str], log: Path, environment: Mapping[str, str], secret: str = "") -> Recorded:
+    """Start `python -m module arguments` in a session of its own, its output going to the end of the file `log`.
+
+    `secret` is given on standard input, where neither `ps` nor the environment shows it.
+    """
+    command = [sys.executable, "-m", module, *arguments]
+    with open(log, "ab") as output:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            env={**os.environ, **environment},
+            start_new_session=True,
+        )
+    _children[process.pid] = process
+    assert process.stdin is not None
+    try:
+        process.stdin.write(secret.encode())
+        process.stdin.close()
+    except BrokenPipeError:
+        pass  # it ended at once; whoever waits for it to serve will see that
+    return recorded(name, process.pid)
+
+
+def write_record(path: Path, processes: Sequence[Recorded]) -> None:
+    """Keep the records in a file, whole or not at all."""
+    scratch = path.with_suffix(".tmp")
+    scratch.write_text(json.dumps([asdict(process) for process in processes], indent=1), encoding="utf-8")
+    scratch.replace(path)
+
+
+def read_record(path: Path) -> list[Recorded]:
+    """The records in a file; none where there is no file or it cannot be read."""
+    try:
+        return [Recorded(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
+    except (OSError, ValueError, TypeError):
+        return []

