@@ -20,7 +20,7 @@ from actors.rules.errors import InvalidArgument
 from actors.rules.readings import CODE, COLUMNS, MINUTE_US
 
 SECOND_US = 1_000_000
-STAGES = ("PACKING", "IN_TRANSIT", "STORED", "DELIVERED")
+STAGES = ("PACKING", "LOADING", "IN_TRANSIT", "UNLOADING", "STORED", "DELIVERED")
 SEVERITIES = ("INFO", "WARNING", "CRITICAL")
 DIRECTIONS = {"above": 1, "below": -1}
 MODES = {"single": 1, "cumulative": 2, "mkt": 3}

@@ -1,0 +1,119 @@
+"""A batch as bytes: the blob of the journal, and what crosses process borders. Little-endian columns behind a checked header.
+
+Layout, every part padded with zeros to a multiple of 8 bytes so that columns are read in place:
+
+    header (32 bytes): magic "WBRB", crc32 (uint32, of all that follows it), format version (uint16), parts present (uint16, the
+                       bits below), number of value columns m (uint32), number of readings n (uint64), length of the JSON (uint64)
+    sensed_us int64[n] · boot int64[n] · sequence int64[n] (if SEQUENCED) · values float64[m][n], bit for bit · tag int32[n]
+    flags uint8[m][n] (if FLAGGED) · status uint8[n] (if STATED) · codes uint8[m] · extra, a JSON object in UTF-8 (if any)
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from actors.rules.readings import COLUMNS, NO_SEQUENCE, U1, Batch
+
+MAGIC = b"WBRB"
+VERSION = 1
+_SEQUENCED, _FLAGGED, _STATED = 1, 2, 4
+_CHECKED = 8  # bytes before what the checksum covers: magic and checksum itself
+_HEADER = struct.Struct("<HHIQQ")
+_PADDING = bytes(8)
+
+
+class DamagedBatch(ValueError):
+    """The bytes are not a batch that `encode` made: cut short, changed, or of a version that is not known here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """What a blob holds. flags: (m, n) beside batch.values; status: (n,), what became of each reading; extra: any JSON object."""
+
+    batch: Batch
+    flags: U1 | None = None
+    status: U1 | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def encode(batch: Batch, flags: U1 | None = None, status: U1 | None = None, extra: Mapping[str, Any] | None = None) -> bytes:
+    """The batch as bytes. Where no reading tells boot and sequence, these take no room. The same input always gives the same bytes."""
+    n, m = len(batch), len(batch.codes)
+    text = json.dumps(extra, separators=(",", ":"), sort_keys=True).encode() if extra else b""
+    sequenced = bool((batch.sequence != NO_SEQUENCE).any() or (batch.boot != NO_SEQUENCE).any())
+    present = _SEQUENCED * sequenced | _FLAGGED * (flags is not None) | _STATED * (status is not None)
+    parts = [_column(batch.sensed_us, "<i8", n)]
+    if sequenced:
+        parts += [_column(batch.boot, "<i8", n), _column(batch.sequence, "<i8", n)]
+    parts += [_column(batch.values, "<f8", m * n), _column(batch.tag, "<i4", n)]
+    parts += [_column(part, "u1", size) for part, size in ((flags, m * n), (status, n)) if part is not None]
+    parts += [_column(np.array(batch.codes, np.uint8), "u1", m), _column(np.frombuffer(text, np.uint8), "u1", len(text))]
+    pieces: list[Any] = [_HEADER.pack(VERSION, present, m, n, len(text))]
+    for part in parts:
+        pieces.append(part)
+        if part.nbytes % 8:
+            pieces.append(_PADDING[part.nbytes % 8 :])
+    checksum = 0
+    for piece in pieces:
+        checksum = zlib.crc32(piece, checksum)
+    return b"".join([MAGIC, checksum.to_bytes(4, "little"), *pieces])
+
+
+def _column(array: npt.NDArray[Any], dtype: str, size: int) -> npt.NDArray[Any]:
+    if array.size != size:
+        raise ValueError(f"a column of {array.size} beside {size}")
+    return np.ascontiguousarray(array, dtype).reshape(-1)
+
+
+def decode(blob: bytes | bytearray | memoryview) -> Encoded:
+    """What `encode` was given. The arrays are views of `blob`: read-only where it is bytes, and they keep it alive.
+
+    Raises DamagedBatch where a single bit differs from what was encoded.
+    """
+    start = _CHECKED + _HEADER.size
+    if len(blob) < start or bytes(blob[:4]) != MAGIC:
+        raise DamagedBatch("no batch begins here")
+    if zlib.crc32(memoryview(blob)[_CHECKED:]) != int.from_bytes(blob[4:_CHECKED], "little"):
+        raise DamagedBatch("the checksum does not match: the batch was changed or cut short")
+    version, present, m, n, text_length = _HEADER.unpack_from(blob, _CHECKED)
+    if version != VERSION:
+        raise DamagedBatch(f"format version {version} is not known here")
+    reader = _Reader(blob, start)
+    sensed_us = reader.take("<i8", n)
+    if present & _SEQUENCED:
+        boot, sequence = reader.take("<i8", n), reader.take("<i8", n)
+    else:
+        boot = sequence = np.full(n, NO_SEQUENCE, np.int64)
+    values = reader.take("<f8", m * n).reshape(m, n)
+    tag = reader.take("<i4", n)
+    flags = reader.take("u1", m * n).reshape(m, n) if present & _FLAGGED else None
+    status = reader.take("u1", n) if present & _STATED else None
+    codes = tuple(reader.take("u1", m).tolist())
+    text = reader.take("u1", text_length).tobytes()
+    if reader.at != len(blob) or any(code >= len(COLUMNS) for code in codes):
+        raise DamagedBatch("the header does not fit what follows it")
+    return Encoded(Batch(tag, sensed_us, boot, sequence, codes, values), flags, status, json.loads(text) if text else {})
+
+
+class _Reader:
+    """Takes one padded column after the other."""
+
+    def __init__(self, blob: bytes | bytearray | memoryview, at: int) -> None:
+        self.blob = blob
+        self.at = at
+
+    def take(self, dtype: str, count: int) -> npt.NDArray[Any]:
+        size = np.dtype(dtype).itemsize * count
+        if self.at + size > len(self.blob):
+            raise DamagedBatch("the header does not fit what follows it")
+        column = np.frombuffer(self.blob, dtype, count, self.at)
+        self.at += size + -size % 8
+        return column
