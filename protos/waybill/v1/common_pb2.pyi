@@ -43,7 +43,7 @@ other fields (else INVALID_ARGUMENT: a token belongs to its question). An empty 
 stable; what is created or changed while paging may or may not be seen, nothing else is missed or repeated.
 
 Times. `google.protobuf.Timestamp` (UTC) is used at microsecond resolution; finer digits are cut. In columns and rows of readings times are
-`sfixed64 ..._us`: microseconds since 1970-01-01T00:00:00Z. Accepted times lie in the years 1970 to 2099. "Sensed" is the sensor's clock, "recorded" or "received" is ours.
+`sfixed64 ..._us`: microseconds since 1970-01-01T00:00:00Z. Times in requests lie in the years 1970 to 2099, sensed times of readings in 2000 to 2199. "Sensed" is the sensor's clock, "recorded" or "received" is ours.
 Intervals are half-open: [from, until).
 
 Enums. Zero is UNSPECIFIED and is refused where a value is needed; numbers that this version does not know are refused

@@ -258,7 +258,7 @@ class ReadingColumns(_message.Message):
 
     @_builtins.property
     def tag_index(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """n indexes into `tag_ids`."""
+        """n indexes into `tag_ids`; one outside it refuses its reading."""
 
     @_builtins.property
     def sensed_at_us(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
@@ -352,7 +352,7 @@ class IngestResponse(_message.Message):
     """The newest event that the shards of this batch had written when they committed it; 0: none. What this batch decided has numbers up to it."""
     @_builtins.property
     def refusals(self) -> _containers.RepeatedCompositeFieldContainer[Global___Refusal]:
-        """Why readings were refused, by ascending index; of the first 1,000 refused readings. One reading can have several."""
+        """Why readings were refused, by ascending index, each with the first rule that it breaks; of the first 1,000 refused readings."""
 
     @_builtins.property
     def refused_indexes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:

@@ -77,7 +77,7 @@ class TelemetryServiceServicer:
         Readings may come in any order, late by months, and repeated. A tag that is not registered is registered by its first reading.
         A sensed time more than 10 minutes ahead of the server's clock is accepted, flagged, and judged only once it is no longer in the future.
 
-        A message that is wrong as a whole (unknown payload, columns of unequal length, an index outside its table, truncated packed bytes,
+        A message that is wrong as a whole (no payload, columns of unequal length, an unknown metric, truncated packed bytes,
         over the limits) is answered with `error` set and every count 0; nothing of it was taken, and the stream goes on. So are messages that cannot be taken now: `error` is then
         RESOURCE_EXHAUSTED or UNAVAILABLE with `RetryInfo`; send the same message again.
         A frame that is not a protobuf IngestRequest at all ends the stream with INVALID_ARGUMENT.
