@@ -1,0 +1,309 @@
+"""The compiled loops of the geofences: which side of a fence a fix is on, and what a tag's sides in order amount to.
+
+Two passes: `fast_sides` decides by proven bounds and marks the rest UNSURE; the caller asks the geodesic for those; `step` then
+runs every visit's state over its sides. `actors/rules/geofence.py` documents the rules and the fields.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from actors.rules._compile import compiled
+from actors.rules.geodesy import CHORD_LIMIT_M, GREATEST_DEGREE_M, LEAST_DEGREE_M, LEAST_RADIUS_M, SLACK_M, bounds, normal
+from actors.rules.geopath import WIDTH, path_bounds
+from actors.rules.readings import F8, I4, I8, MINUTE_US
+
+I1 = npt.NDArray[np.int8]
+Rows = npt.NDArray[Any]
+"""A structured array: FENCE, VISIT or RAW_EVENT rows."""
+
+INSIDE, AMBIGUOUS, OUTSIDE, UNSURE = 1, 0, -1, 2
+"""Sides of one fix. A row without a fix, or outside the visit's custody, is AMBIGUOUS: it neither counts nor resets."""
+
+ENTER, EXIT, PASSED_THROUGH, MAYBE_PASSED = 1, 2, 3, 4
+CIRCLE, POLYGON, CORRIDOR = 1, 2, 3
+PASS_GAP_US = 60 * MINUTE_US
+
+FENCE = np.dtype(
+    [
+        ("nx", "f8"),
+        ("ny", "f8"),
+        ("nz", "f8"),
+        ("latitude_deg", "f8"),
+        ("radius_m", "f8"),
+        ("dwell_us", "i8"),
+        ("confirm", "i2"),
+        ("kind", "u1"),
+    ],
+    align=True,
+)
+"""What the loops know of a fence: a circle (by its centre's normal), or the circle that holds a polygon or corridor."""
+
+VISIT = np.dtype(
+    [
+        ("fence", "i4"),
+        ("count", "i2"),
+        ("side", "i1"),
+        ("candidate", "i1"),
+        ("candidate_us", "i8"),
+        ("from_us", "i8"),
+        ("until_us", "i8"),
+        ("entered_us", "i8"),
+        ("outside_us", "i8"),
+        ("outside_latitude_deg", "f8"),
+        ("outside_longitude_deg", "f8"),
+    ],
+    align=True,
+)
+
+RAW_EVENT = np.dtype(
+    [
+        ("visit", "i4"),
+        ("kind", "u1"),
+        ("at_us", "i8"),
+        ("from_us", "i8"),
+        ("to_us", "i8"),
+        ("known_us", "i8"),
+        ("latitude0_deg", "f8"),
+        ("longitude0_deg", "f8"),
+        ("latitude_deg", "f8"),
+        ("longitude_deg", "f8"),
+    ],
+    align=True,
+)
+
+
+@compiled
+def band(lower: float, upper: float, limit_m: float, accuracy_m: float) -> int:
+    """Side of a fix whose distance lies in [lower, upper], for "inside is distance <= limit"; UNSURE where the bounds do not decide.
+
+    A fix nearer to the limit than its accuracy is AMBIGUOUS. Never UNSURE where lower == upper.
+    """
+    if lower > limit_m and lower >= limit_m + accuracy_m:
+        return OUTSIDE
+    if upper <= limit_m - accuracy_m:
+        return INSIDE
+    if lower > limit_m - accuracy_m and upper < limit_m + accuracy_m:
+        return AMBIGUOUS
+    return UNSURE
+
+
+@compiled
+def bands(lower: F8, upper: F8, limit_m: float, accuracy_m: F8, out: I1) -> None:
+    """`band` for each fix."""
+    for i in range(len(lower)):
+        out[i] = band(lower[i], upper[i], limit_m, accuracy_m[i])
+
+
+@compiled
+def _circle_side(fence: Any, latitude: float, px: float, py: float, pz: float, accuracy_m: float) -> int:
+    radius = fence["radius_m"]
+    lower, upper = bounds(px, py, pz, fence["nx"], fence["ny"], fence["nz"])
+    if fence["kind"] == CIRCLE:
+        return band(lower, upper, radius, accuracy_m)
+    if lower > radius and lower >= radius + accuracy_m:
+        return OUTSIDE
+    return UNSURE
+
+
+@compiled
+def fast_sides(
+    visits: Rows, first: I4, count: I4, tags: I4, start: I8, order: I8, g0: int, g1: int,
+    sensed_us: I8, latitude: F8, longitude: F8, accuracy: F8, fences: Rows, sides: I1,
+) -> int:  # fmt: skip
+    """Fill `sides` for groups g0..g1: group after group, in it visit after visit, in it row after row. Returns how many are UNSURE."""
+    base, unsure = 0, 0
+    for g in range(g0, g1):
+        f, c = first[tags[g]], count[tags[g]]
+        n = start[g + 1] - start[g]
+        if c == 0:
+            continue
+        for i in range(n):
+            row = order[start[g] + i]
+            here, t = latitude[row], sensed_us[row]
+            fix = not (math.isnan(here) or math.isnan(longitude[row]))
+            accuracy_m = accuracy[row]
+            if math.isnan(accuracy_m):
+                accuracy_m = 0.0
+            px, py, pz, known = 0.0, 0.0, 0.0, False
+            for v in range(c):
+                side = AMBIGUOUS
+                visit = visits[f + v]
+                if fix and t >= visit["from_us"] and t < visit["until_us"]:
+                    fence = fences[visit["fence"]]
+                    # No way to the circle is shorter than the meridian between the two parallels: most fixes end here.
+                    apart = abs(here - fence["latitude_deg"]) * LEAST_DEGREE_M - SLACK_M - fence["radius_m"]
+                    if apart > 0.0 and apart >= accuracy_m:
+                        side = OUTSIDE
+                    else:
+                        if not known:
+                            px, py, pz = normal(here, longitude[row])
+                            known = True
+                        side = _circle_side(fence, here, px, py, pz, accuracy_m)
+                        if side == UNSURE:
+                            unsure += 1
+                sides[base + v * n + i] = side
+        base += c * n
+    return unsure
+
+
+@compiled
+def locate(
+    visits: Rows, first: I4, count: I4, tags: I4, start: I8, order: I8, g0: int, g1: int, sides: I1, pairs: I8, rows: I8, fence: I4
+) -> None:
+    """For each UNSURE side in order: its place in `sides`, its row in the batch, its fence."""
+    base, found = 0, 0
+    for g in range(g0, g1):
+        f, c = first[tags[g]], count[tags[g]]
+        n = start[g + 1] - start[g]
+        for v in range(c):
+            for i in range(n):
+                if sides[base + v * n + i] == UNSURE:
+                    pairs[found] = base + v * n + i
+                    rows[found] = order[start[g] + i]
+                    fence[found] = visits[f + v]["fence"]
+                    found += 1
+        base += c * n
+
+
+@compiled
+def plain_sides(fence: I4, latitude: F8, longitude: F8, accuracy: F8, fences: Rows, sides: I1) -> None:
+    """The fast sides of pairs (fence row, fix)."""
+    for i in range(len(fence)):
+        if math.isnan(latitude[i]) or math.isnan(longitude[i]):
+            sides[i] = AMBIGUOUS
+        else:
+            px, py, pz = normal(latitude[i], longitude[i])
+            sides[i] = _circle_side(fences[fence[i]], latitude[i], px, py, pz, 0.0 if math.isnan(accuracy[i]) else accuracy[i])
+
+
+@compiled
+def _arc_bounds(px: float, py: float, pz: float, a: F8, b: F8, hop_m: float) -> tuple[float, float]:
+    """Bounds of the distance from p to the geodesic a-b of length at most hop_m (see geopath)."""
+    piece = np.empty((1, WIDTH))
+    lx, ly, lz = b[0] - a[0], b[1] - a[1], b[2] - a[2]
+    nx, ny, nz = a[1] * lz - a[2] * ly, a[2] * lx - a[0] * lz, a[0] * ly - a[1] * lx
+    size = math.sqrt(nx * nx + ny * ny + nz * nz)
+    nx, ny, nz = nx / size, ny / size, nz / size
+    piece[0, 0], piece[0, 1], piece[0, 2], piece[0, 3], piece[0, 4], piece[0, 5] = a[0], a[1], a[2], b[0], b[1], b[2]
+    piece[0, 6], piece[0, 7], piece[0, 8] = nx, ny, nz
+    piece[0, 9], piece[0, 10], piece[0, 11] = ny * a[2] - nz * a[1], nz * a[0] - nx * a[2], nx * a[1] - ny * a[0]
+    piece[0, 12], piece[0, 13], piece[0, 14] = b[1] * nz - b[2] * ny, b[2] * nx - b[0] * nz, b[0] * ny - b[1] * nx
+    lower, upper, _ = path_bounds(px, py, pz, piece, 0.004 * hop_m * hop_m / (8 * LEAST_RADIUS_M) + SLACK_M)
+    return lower, upper
+
+
+@compiled
+def _passes(fence: Any, latitude0: float, longitude0: float, latitude: float, longitude: float) -> int:
+    """Whether the geodesic between two outside fixes meets the fence: 0 no, PASSED_THROUGH yes, MAYBE_PASSED ask the geodesic."""
+    turn = abs(longitude - longitude0)
+    hop = (abs(latitude - latitude0) + min(turn, 360.0 - turn)) * GREATEST_DEGREE_M
+    radius = fence["radius_m"]
+    if abs(latitude - fence["latitude_deg"]) * LEAST_DEGREE_M - SLACK_M - radius > hop:
+        return 0
+    if latitude == latitude0 and longitude == longitude0:
+        return 0
+    ax, ay, az = normal(latitude0, longitude0)
+    bx, by, bz = normal(latitude, longitude)
+    cx, cy, cz = fence["nx"], fence["ny"], fence["nz"]
+    far_a, far_b = bounds(ax, ay, az, cx, cy, cz)[0], bounds(bx, by, bz, cx, cy, cz)[0]
+    hop = bounds(ax, ay, az, bx, by, bz)[1]
+    if max(0.0, far_a - radius) + max(0.0, far_b - radius) > hop:
+        return 0
+    if hop < CHORD_LIMIT_M:
+        lower, upper = _arc_bounds(cx, cy, cz, np.array((ax, ay, az)), np.array((bx, by, bz)), hop)
+        if lower > radius:
+            return 0
+        if fence["kind"] == CIRCLE and upper <= radius:
+            return PASSED_THROUGH
+    return MAYBE_PASSED
+
+
+@compiled
+def _emit(events: Rows, n: int, visit: int, kind: int, at_us: int, from_us: int, to_us: int, known_us: int) -> None:
+    event = events[n]
+    event["visit"] = visit
+    event["kind"] = kind
+    event["at_us"] = at_us
+    event["from_us"] = from_us
+    event["to_us"] = to_us
+    event["known_us"] = known_us
+
+
+@compiled
+def step(
+    visits: Rows, first: I4, count: I4, tags: I4, start: I8, order: I8, g1: int,
+    sensed_us: I8, latitude: F8, longitude: F8, sides: I1, fences: Rows, events: Rows, cursor: I8, forever_us: int,
+) -> int:  # fmt: skip
+    """Run the visits' states over their sides; returns the number of events written.
+
+    cursor: (group, visit, row, place of the visit's first side). Stops early, with group < g1, when fewer than two events would still
+    fit: call again with the same cursor and an emptied buffer.
+    """
+    n = 0
+    base = cursor[3]
+    g, v0, i0 = cursor[0], cursor[1], cursor[2]
+    while g < g1:
+        f, c = first[tags[g]], count[tags[g]]
+        rows = start[g + 1] - start[g]
+        for v in range(v0, c):
+            visit = visits[f + v]
+            fence = fences[visit["fence"]]
+            for i in range(i0, rows):
+                side = sides[base + i]
+                if side == AMBIGUOUS:
+                    continue
+                if n + 2 > len(events):
+                    cursor[0], cursor[1], cursor[2], cursor[3] = g, v, i, base
+                    return n
+                row = order[start[g] + i]
+                t = sensed_us[row]
+                if side == visit["side"]:
+                    visit["candidate"] = 0
+                    visit["count"] = 0
+                else:
+                    if visit["candidate"] != side:
+                        visit["candidate"] = side
+                        visit["candidate_us"] = t
+                        visit["count"] = 0
+                    visit["count"] += 1
+                    since = visit["candidate_us"]
+                    dwell = fence["dwell_us"]
+                    if visit["count"] >= fence["confirm"] or (dwell >= 0 and t - since >= dwell):
+                        if side == INSIDE:
+                            visit["entered_us"] = since
+                            _emit(events, n, f + v, ENTER, since, since, forever_us, t)
+                            n += 1
+                        elif visit["side"] == INSIDE:
+                            _emit(events, n, f + v, EXIT, since, visit["entered_us"], since, t)
+                            n += 1
+                        visit["side"] = side
+                        visit["candidate"] = 0
+                        visit["count"] = 0
+                if side == INSIDE:
+                    visit["outside_latitude_deg"] = math.nan
+                else:
+                    was, la, lo = visit["outside_us"], visit["outside_latitude_deg"], visit["outside_longitude_deg"]
+                    if not math.isnan(la) and t - was <= PASS_GAP_US:
+                        kind = _passes(fence, la, lo, latitude[row], longitude[row])
+                        if kind != 0:
+                            _emit(events, n, f + v, kind, was, was, t, t)
+                            event = events[n]
+                            event["latitude0_deg"] = la
+                            event["longitude0_deg"] = lo
+                            event["latitude_deg"] = latitude[row]
+                            event["longitude_deg"] = longitude[row]
+                            n += 1
+                    visit["outside_us"] = t
+                    visit["outside_latitude_deg"] = latitude[row]
+                    visit["outside_longitude_deg"] = longitude[row]
+            i0 = 0
+            base += rows
+        v0 = 0
+        g += 1
+    cursor[0], cursor[1], cursor[2], cursor[3] = g, 0, 0, base
+    return n
