@@ -33,8 +33,7 @@ from actors.rules.runs import (
     TRACK,
     WINDOW,
     close_rows,
-    feed_groups,
-    feed_series,
+    feed,
 )
 
 __all__ = [
@@ -83,6 +82,7 @@ SUMMARY = np.dtype(
 """What an exposure summary states of a track: times within its windows, accounted for up to its `prev_us`."""
 
 _FIRST_ROOM = 256
+_NO_MODE = 0
 
 
 def fresh(
@@ -130,25 +130,7 @@ def advance(
     first, count: per tag index, its slice of `tracks`. codes: column code of each row of `values`, shape (len(codes), n),
     NaN where absent or flagged fail. The RUNs of one track are in order of time; those of a tag stand together.
     """
-    value_row = np.full(len(COLUMNS), -1, np.int64)
-    value_row[list(codes)] = np.arange(len(codes))
-    arguments = (
-        _plain(first, np.int32),
-        _plain(count, np.int32),
-        _plain(groups.tag, np.int32),
-        _plain(groups.start, np.int64),
-        _plain(groups.order, np.int64),
-        _plain(sensed_us, np.int64),
-        value_row,
-        _plain(values, np.float64),
-        windows,
-        limits,
-    )
-    return _drain(
-        lambda position, out: feed_groups(tracks, *arguments, position, out),
-        np.array([0, 0, -1], np.int64),
-        len(groups.tag),
-    )
+    return _feed(tracks, first, count, groups, sensed_us, codes, values, windows, limits, MKT)
 
 
 def advance_series(tracks: Rows, row: int, sensed_us: I8, values: F8, windows: Rows, limits: Rows) -> Rows:
@@ -156,13 +138,11 @@ def advance_series(tracks: Rows, row: int, sensed_us: I8, values: F8, windows: R
 
     For mode mkt `values` is the trailing MKT at each reading (`mkt.trailing_mkt_c`), NaN where it has no covered time.
     """
-    times, series = _plain(sensed_us, np.int64), _plain(values, np.float64)
-    order = np.arange(len(times), dtype=np.int64)
-    return _drain(
-        lambda position, out: feed_series(tracks, row, times, series, order, windows, limits, position, out),
-        np.zeros(1, np.int64),
-        len(times),
-    )
+    n = len(sensed_us)
+    alone = Groups(np.zeros(1, np.int32), np.array([0, n], np.int64), np.arange(n, dtype=np.int64))
+    first, count = np.array([row], np.int32), np.ones(1, np.int32)
+    series = np.asarray(values, np.float64).reshape(1, -1)
+    return _feed(tracks, first, count, alone, sensed_us, (int(tracks["metric"][row]),), series, windows, limits, _NO_MODE)
 
 
 def close(
@@ -240,6 +220,36 @@ def warm_up() -> None:
     """Load the compiled kernels, or compile them: import has done it, and a call proves it."""
     track = fresh(0, SINGLE, 0, 0, 0)
     judge(np.zeros(0, np.int64), np.zeros(0, np.float64), track, np.zeros(0, WINDOW), np.zeros(0, LIMIT), closed=True)
+
+
+def _feed(
+    tracks: Rows,
+    first: I4,
+    count: I4,
+    groups: Groups,
+    sensed_us: I8,
+    codes: Sequence[int],
+    values: F8,
+    windows: Rows,
+    limits: Rows,
+    skipped_mode: int,
+) -> Rows:
+    value_row = np.full(len(COLUMNS), -1, np.int64)
+    value_row[list(codes)] = np.arange(len(codes))
+    arguments = (
+        _plain(first, np.int32),
+        _plain(count, np.int32),
+        _plain(groups.tag, np.int32),
+        _plain(groups.start, np.int64),
+        _plain(groups.order, np.int64),
+        _plain(sensed_us, np.int64),
+        value_row,
+        _plain(values, np.float64),
+        windows,
+        limits,
+        skipped_mode,
+    )
+    return _drain(lambda position, out: feed(tracks, *arguments, position, out), np.array([0, 0, -1], np.int64), len(groups.tag))
 
 
 def _windows_of(windows: Rows, track: Any) -> Rows:

@@ -131,7 +131,13 @@ def _kernel(signature: Any) -> Callable[[F], F]:
 
 def _inner(function: F) -> F:
     """Compile as a part of the kernels that call it."""
-    part: Any = numba.njit(nogil=True, fastmath=False, error_model="numpy")
+    part: Any = numba.njit(fastmath=False, error_model="numpy")
+    return cast("F", part(function))
+
+
+def _pasted(function: F) -> F:
+    """Paste into the kernels that call it: what takes arrays costs reference counts at a call, 40 ns each time."""
+    part: Any = numba.njit(inline="always", fastmath=False, error_model="numpy")
     return cast("F", part(function))
 
 
@@ -187,11 +193,8 @@ def _state(track: Any, row: int, limit_row: int, kind: int, until_us: int, end_u
 
 
 @_inner
-def _end(track: Any, row: int, limit_row: int, at_us: int, out: Any, n: int) -> int:
-    """End the open run at `at_us`. Returns the number of RUNs written so far."""
-    if track.run_triggered_us != NEVER_US:
-        _state(track, row, limit_row, ENDED, at_us, at_us, out[n])
-        n += 1
+def _clear(track: Any) -> None:
+    """Forget the open run."""
     track.run_start_us = NEVER_US
     track.run_triggered_us = NEVER_US
     track.run_us = 0
@@ -199,56 +202,73 @@ def _end(track: Any, row: int, limit_row: int, at_us: int, out: Any, n: int) -> 
     track.run_extreme = np.nan
     track.run_extreme_us = NEVER_US
     track.run_readings = 0
-    return n
 
 
 @_inner
-def _value(track: Any, row: int, limit: Any, limit_row: int, at_us: int, value: float, counts: int, out: Any, n: int) -> int:
-    """Judge a value that comes (or, held, enters the window) at `at_us`. Returns the number of RUNs written so far."""
+def _value(track: Any, limit: Any, at_us: int, value: float, counts: int) -> int:
+    """Judge a value that comes (or, held, enters the window) at `at_us`.
+
+    Returns CONFIRMED where it confirms the run, ENDED where it ends it (which is left to `_report`), else 0.
+    """
     track.readings += counts
-    if np.isnan(track.extreme) or (value - track.extreme) * limit.direction > 0.0:
+    if not (value - track.extreme) * limit.direction <= 0.0:  # true also for the first, when the extreme is NaN
         track.extreme = value
         track.extreme_us = at_us
     violates = _violates(limit, value)
     if track.run_start_us == NEVER_US:
         if not violates:
-            return n
+            return 0
         track.run_start_us = at_us
         track.run_extreme = value
         track.run_extreme_us = at_us
         track.run_readings = counts
     else:
         if not violates and _cleared(limit, value):
-            return _end(track, row, limit_row, at_us, out, n)
+            return ENDED
         track.run_readings += counts
         if (value - track.run_extreme) * limit.direction > 0.0:
             track.run_extreme = value
             track.run_extreme_us = at_us
     if track.run_triggered_us == NEVER_US and _missing_us(track, limit) <= 0:
         track.run_triggered_us = at_us
-        _state(track, row, limit_row, CONFIRMED, at_us, FOREVER_US, out[n])
-        n += 1
-    return n
+        return CONFIRMED
+    return 0
 
 
 @_inner
-def _covered(track: Any, row: int, limit: Any, limit_row: int, from_us: int, us: int, until_us: int, out: Any, n: int) -> int:
-    """Account for [from_us, until_us) of one window, of which the first `us` are covered by the value held."""
+def _covered(track: Any, limit: Any, from_us: int, us: int) -> int:
+    """Account for `us` covered by the value held, from `from_us` on. Returns CONFIRMED where that confirms the run, else 0."""
     track.covered_us += us
     if track.run_start_us == NEVER_US:
-        return n
+        return 0
     missing_us = _missing_us(track, limit)
     track.violation_us += us
     track.run_us += us
     track.run_weighted += track.prev_value * us
     if track.run_triggered_us == NEVER_US and us >= missing_us:
         track.run_triggered_us = from_us + missing_us
-        _state(track, row, limit_row, CONFIRMED, until_us, FOREVER_US, out[n])
-        n += 1
-    return n
+        return CONFIRMED
+    return 0
 
 
 @_inner
+def _report(what: int, track: Any, row: int, limit_row: int, at_us: int, run: Any) -> int:
+    """Write to `run` what became of the open run, accounted for up to `at_us`; forget it where it ended.
+
+    Returns 1 where something was written, else 0: the end of a run that was not confirmed is not told.
+    """
+    if what == CONFIRMED:
+        _state(track, row, limit_row, CONFIRMED, at_us, FOREVER_US, run)
+        return 1
+    told = 0
+    if track.run_triggered_us != NEVER_US:
+        _state(track, row, limit_row, ENDED, at_us, at_us, run)
+        told = 1
+    _clear(track)
+    return told
+
+
+@_pasted
 def _hold(
     track: Any, row: int, cursor: int, until_us: int, end_value: float, windows: Any, limits: Any, out: Any, n: int
 ) -> tuple[int, int]:
@@ -270,69 +290,20 @@ def _hold(
             covered_until = start
             if not np.isnan(track.prev_value):
                 covered_until = max(start, min(end, track.prev_us + limit.max_gap_us))
-                if track.prev_us < low < covered_until:
-                    n = _value(track, row, limit, limit_row, low, track.prev_value, 1, out, n)
-            n = _covered(track, row, limit, limit_row, start, covered_until - start, end, out, n)
+                if track.prev_us < low < covered_until and _value(track, limit, low, track.prev_value, 1) != 0:
+                    n += _report(CONFIRMED, track, row, limit_row, low, out[n])
+            if _covered(track, limit, start, covered_until - start) != 0:
+                n += _report(CONFIRMED, track, row, limit_row, end, out[n])
             if high == until_us and not np.isnan(end_value):
-                n = _value(track, row, limit, limit_row, high, end_value, 0, out, n)
+                what = _value(track, limit, high, end_value, 0)
+                if what != 0:
+                    n += _report(what, track, row, limit_row, high, out[n])
             if high <= until_us and track.run_start_us != NEVER_US:
-                n = _end(track, row, limit_row, high, out, n)
+                n += _report(ENDED, track, row, limit_row, high, out[n])
         if window.until_us > until_us:
             break
         cursor += 1
     return cursor, n
-
-
-@_inner
-def _cursor(track: Any, windows: Any) -> int:
-    """Row of the track's first window that ends after what is accounted for."""
-    cursor = track.windows_start
-    last = cursor + track.windows_count
-    while cursor < last and windows[cursor].until_us <= track.prev_us:
-        cursor += 1
-    return int(cursor)
-
-
-@_inner
-def _feed(
-    track: Any, row: int, sensed_us: Any, values: Any, order: Any, at: int, stop: int, windows: Any, limits: Any, out: Any, n: int
-) -> tuple[int, int]:
-    """Judge the readings `order[at:stop]` for one track.
-
-    Returns where it stopped for want of room in `out` (else `stop`), and the number of RUNs written so far.
-    """
-    room = len(out) - 2 * track.windows_count - 4  # a hold gives at most two RUNs a window, a value at most two
-    last = track.windows_start + track.windows_count
-    cursor = _cursor(track, windows)
-    while at < stop:
-        value = values[order[at]]
-        if np.isnan(value):
-            at += 1
-            continue
-        at_us = sensed_us[order[at]]
-        if at_us >= track.until_us:
-            return stop, n  # it and what follows belong to a later custody
-        if n > room:
-            return at, n
-        low = high = NEVER_US
-        if cursor < last:
-            low = max(windows[cursor].from_us, track.from_us)
-            high = min(windows[cursor].until_us, track.until_us)
-        if low <= track.prev_us and at_us < high and not np.isnan(track.prev_value):  # the usual case, no boundary crossed
-            limit_row = windows[cursor].limit
-            limit = limits[limit_row]
-            us = min(at_us - track.prev_us, limit.max_gap_us)
-            n = _covered(track, row, limit, limit_row, track.prev_us, us, at_us, out, n)
-            n = _value(track, row, limit, limit_row, at_us, value, 1, out, n)
-        else:
-            cursor, n = _hold(track, row, cursor, at_us, np.nan, windows, limits, out, n)
-            if cursor < last and windows[cursor].from_us <= at_us and track.from_us <= at_us:
-                limit_row = windows[cursor].limit
-                n = _value(track, row, limits[limit_row], limit_row, at_us, value, 1, out, n)
-        track.prev_us = at_us
-        track.prev_value = value
-        at += 1
-    return at, n
 
 
 _TRACKS = numba.from_dtype(TRACK)[::1]
@@ -349,8 +320,8 @@ _I8, _I4, _F8 = _read_only(np.dtype(np.int64)), _read_only(np.dtype(np.int32)), 
 _VALUES = _read_only(np.dtype(np.float64), 2)
 
 
-@_kernel(numba.int64(_TRACKS, _I4, _I4, _I4, _I8, _I8, _I8, _I8, _VALUES, _WINDOWS, _LIMITS, numba.int64[::1], _RUNS))
-def feed_groups(
+@_kernel(numba.int64(_TRACKS, _I4, _I4, _I4, _I8, _I8, _I8, _I8, _VALUES, _WINDOWS, _LIMITS, numba.int64, numba.int64[::1], _RUNS))
+def feed(
     tracks: Any,
     first: Any,
     count: Any,
@@ -362,41 +333,70 @@ def feed_groups(
     values: Any,
     windows: Any,
     limits: Any,
+    skipped_mode: int,
     position: Any,
     out: Any,
 ) -> int:
-    """Judge grouped readings for all tracks of their tags but those of mode mkt, from `position` on.
+    """Judge grouped readings for all tracks of their tags but those of one mode, from `position` on.
 
-    position: (group, track of the tag, row in `order` or -1); left at where `out` was full, or at (groups, 0, -1).
-    value_row: row of `values` by column code, -1 where absent. Returns the number of RUNs written.
+    value_row: row of `values` by column code, -1 where absent. position: (group, track of the tag, row in `order` or -1);
+    left at where `out` was full, or at (groups, 0, -1). Returns the number of RUNs written.
+
+    One loop on purpose: a call that takes arrays would cost as much as judging four readings.
     """
     n = 0
     for group in range(position[0], len(tag)):
-        begin, stop = start[group], start[group + 1]
+        stop = start[group + 1]
         base = first[tag[group]]
         for offset in range(position[1], count[tag[group]]):
             row = base + offset
             track = tracks[row]
             column = value_row[track.metric]
-            if track.mode != MKT and column >= 0:
-                at = begin if position[2] < 0 else position[2]
-                at, n = _feed(track, row, sensed_us, values[column], order, at, stop, windows, limits, out, n)
-                if at < stop:
+            at = start[group] if position[2] < 0 else position[2]
+            position[2] = -1
+            if track.mode == skipped_mode or column < 0:
+                continue
+            room = len(out) - 2 * track.windows_count - 4  # a hold gives at most two RUNs a window, a value at most two
+            cursor = track.windows_start
+            last = cursor + track.windows_count
+            while cursor < last and windows[cursor].until_us <= track.prev_us:
+                cursor += 1
+            while at < stop:
+                value = values[column, order[at]]
+                at_us = sensed_us[order[at]]
+                if at_us >= track.until_us:
+                    break  # it and what follows belong to a later custody
+                if n > room:
                     position[0] = group
                     position[1] = offset
                     position[2] = at
                     return n
-            position[2] = -1
+                at += 1
+                if np.isnan(value):
+                    continue
+                if cursor < last:
+                    what = 0
+                    limit_row = windows[cursor].limit
+                    if (
+                        max(windows[cursor].from_us, track.from_us) <= track.prev_us  # no boundary lies between the two readings
+                        and at_us < windows[cursor].until_us
+                        and not np.isnan(track.prev_value)
+                    ):
+                        limit = limits[limit_row]
+                        if _covered(track, limit, track.prev_us, min(at_us - track.prev_us, limit.max_gap_us)) != 0:
+                            n += _report(CONFIRMED, track, row, limit_row, at_us, out[n])
+                        what = _value(track, limit, at_us, value, 1)
+                    else:
+                        cursor, n = _hold(track, row, cursor, at_us, np.nan, windows, limits, out, n)
+                        if cursor < last and windows[cursor].from_us <= at_us and track.from_us <= at_us:
+                            limit_row = windows[cursor].limit
+                            what = _value(track, limits[limit_row], at_us, value, 1)
+                    if what != 0:
+                        n += _report(what, track, row, limit_row, at_us, out[n])
+                track.prev_us = at_us
+                track.prev_value = value
         position[1] = 0
     position[0] = len(tag)
-    return n
-
-
-@_kernel(numba.int64(_TRACKS, numba.int64, _I8, _F8, _I8, _WINDOWS, _LIMITS, numba.int64[::1], _RUNS))
-def feed_series(tracks: Any, row: int, sensed_us: Any, values: Any, order: Any, windows: Any, limits: Any, position: Any, out: Any) -> int:
-    """Judge one series for one track, whatever its mode, from `position[0]` on, which is left at where `out` was full."""
-    at, n = _feed(tracks[row], row, sensed_us, values, order, position[0], len(order), windows, limits, out, 0)
-    position[0] = at
     return n
 
 
@@ -413,8 +413,11 @@ def close_rows(tracks: Any, rows: Any, until_us: Any, end_values: Any, windows: 
         if n + 2 * track.windows_count + 4 > len(out):
             position[0] = k
             return n
+        cursor = track.windows_start
+        while cursor < track.windows_start + track.windows_count and windows[cursor].until_us <= track.prev_us:
+            cursor += 1
         track.until_us = until_us[k]
-        _, n = _hold(track, row, _cursor(track, windows), until_us[k], end_values[k], windows, limits, out, n)
+        _, n = _hold(track, row, cursor, until_us[k], end_values[k], windows, limits, out, n)
         track.prev_us = until_us[k]
         track.prev_value = np.nan
     position[0] = len(rows)
