@@ -1,0 +1,121 @@
+"""The carriers that a shard's tags ride on: their plans turned into the tables that the kernels read.
+
+Limits and window slices are shared between carriers with the same content, so that a hundred thousand shipments under one
+profile cost one row. Rows are never changed once made: a new plan gets new rows, and judged tracks keep meaning what they meant.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from actors.rules import geofence
+from actors.rules.exposure import LIMIT, WINDOW
+from actors.rules.plan import Plan, PlannedFence
+from actors.rules.profiles import Limit
+from actors.tags.columns import grown
+
+
+@dataclass(slots=True)
+class TrackSpec:
+    """One limit id of a carrier: its slice of the window table, its metric and mode."""
+
+    limit_id: str
+    windows_start: int
+    windows_count: int
+    metric: int
+    mode: int
+
+
+@dataclass(slots=True)
+class Carrier:
+    """A carrier as the shard knows it. `tags`: the local indices of the tags in its open custody here."""
+
+    name: str
+    plan: Plan
+    tracks: list[TrackSpec]
+    fences: list[PlannedFence]
+    fence_rows: list[int]
+    tags: set[int] = field(default_factory=set)
+
+    @property
+    def judged_key(self) -> tuple[Any, ...]:
+        """What decides how readings are judged: a plan change that leaves it equal needs no judging again."""
+        return (
+            tuple((spec.limit_id, spec.windows_start, spec.windows_count, spec.metric, spec.mode) for spec in self.tracks),
+            tuple(zip((fence.fence_id for fence in self.fences), self.fence_rows, strict=True)),
+            tuple((profile.from_us, profile.ignore_us) for profile in self.plan.profiles),
+        )
+
+
+class Rulebook:
+    """The tables for the kernels (`limits`, `windows`, `fences`) and the carriers by name."""
+
+    def __init__(self) -> None:
+        self.limits: npt.NDArray[Any] = np.zeros(0, dtype=LIMIT)
+        self.windows: npt.NDArray[Any] = np.zeros(0, dtype=WINDOW)
+        self.windows_used = 0
+        self.fences = geofence.FenceTable()
+        self.limit_meaning: list[Limit] = []
+        self.carriers: dict[str, Carrier] = {}
+        self._limit_rows: dict[tuple[Limit, int], int] = {}
+        self._window_slices: dict[tuple[tuple[int, int, int], ...], int] = {}
+
+    def put(self, plan: Plan) -> Carrier:
+        """The carrier of `plan`, with that plan from now on; its tags stay. An older revision than the known one is ignored."""
+        known = self.carriers.get(plan.carrier)
+        if known is not None and known.plan.revision >= plan.revision:
+            return known
+        made = self._carrier(plan)
+        if known is not None:
+            made.tags = known.tags
+        self.carriers[plan.carrier] = made
+        return made
+
+    def of(self, plan: Plan) -> Carrier:
+        """The carrier of `plan` as `put` would make it, without keeping it: to judge a closed custody."""
+        return self._carrier(plan)
+
+    def _carrier(self, plan: Plan) -> Carrier:
+        tables = plan.tables()
+        meanings: dict[int, tuple[Limit, int]] = {}
+        for spec in tables.tracks:
+            mine = [w for w in plan.limits[spec.limit_id] if w.limit.row(w.max_gap_us)[0] == spec.metric]
+            for row in tables.windows[spec.windows_start : spec.windows_start + spec.windows_count]:
+                window = next(w for w in mine if (w.from_us, w.until_us) == row[:2])
+                meanings[row[2]] = (window.limit, window.max_gap_us)
+        shared = {row: self._limit_row(*meanings[row]) for row in meanings}
+        tracks = []
+        for spec in tables.tracks:
+            rows = tables.windows[spec.windows_start : spec.windows_start + spec.windows_count]
+            start = self._window_slice(tuple((from_us, until_us, shared[limit]) for from_us, until_us, limit in rows))
+            tracks.append(TrackSpec(spec.limit_id, start, spec.windows_count, spec.metric, spec.mode))
+        fences = list(plan.fences)
+        return Carrier(plan.carrier, plan, tracks, fences, [self._fence_row(fence) for fence in fences])
+
+    def _limit_row(self, limit: Limit, max_gap_us: int) -> int:
+        key = (limit, max_gap_us)
+        row = self._limit_rows.get(key)
+        if row is None:
+            row = len(self.limit_meaning)
+            self.limits = np.concatenate([self.limits, np.array([tuple(limit.row(max_gap_us))], dtype=LIMIT)])
+            self.limit_meaning.append(limit)
+            self._limit_rows[key] = row
+        return row
+
+    def _window_slice(self, rows: tuple[tuple[int, int, int], ...]) -> int:
+        start = self._window_slices.get(rows)
+        if start is None:
+            start = self.windows_used
+            self.windows_used += len(rows)
+            self.windows = grown(self.windows, self.windows_used)
+            self.windows[start : self.windows_used] = np.array(list(rows), dtype=WINDOW)
+            self._window_slices[rows] = start
+        return start
+
+    def _fence_row(self, fence: PlannedFence) -> int:
+        # Nameless, so that the same place under many names is one row.
+        return self.fences.add(geofence.Fence.of("", fence.kind, fence.geometry, fence.confirm, fence.dwell_us))
