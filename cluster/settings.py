@@ -93,6 +93,8 @@ class Settings(BaseModel):
             raise ValueError("database_url must begin with sqlite:// or postgresql://")
         if self.url.get_backend_name() == "sqlite" and self.url.database in (None, "", ":memory:"):
             raise ValueError("database_url must name a file: a database in memory remembers nothing")
+        if self.ray_address and self.is_sqlite:
+            raise ValueError("ray_address needs a PostgreSQL database_url: a SQLite file has one machine")
         return self
 
     @property

@@ -1,0 +1,340 @@
+"""Start a whole Waybill and end it: what `waybill up`, the tests and the benchmarks have in common.
+
+Order of starting: database, committer (SQLite only), Ray, shards, doors. Ending goes the other way, so that each part can finish
+what it has taken. Every process is known by pid and start time, and written to `processes.json` in the data folder, so that
+a successor can end what a killed predecessor left behind.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import secrets
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import grpc
+import ray
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from cluster import database, ray_node
+from cluster.processes import Recorded, read_record, spawn, write_record
+from cluster.settings import LOOPBACK, Settings, SettingsError
+
+log = logging.getLogger("waybill.boot")
+
+POLL_S = 0.05
+
+
+class StartError(RuntimeError):
+    """A part did not start; the text says which, why, and where its log is."""
+
+
+@dataclass
+class Running:
+    """A running Waybill. `settings` are those in force: the number of shards and the port are filled in.
+
+    `shards`: those that this Waybill started; in a joined cluster others may be served already.
+    """
+
+    settings: Settings
+    ray_address: str
+    shards: list[int]
+    committer: Recorded | None = None
+    doors: dict[int, Recorded] = field(default_factory=dict)
+    heads: list[Recorded] = field(default_factory=list)
+    owns_ray: bool = False
+    authkey: str = ""
+    sockets: Path | None = None
+    lock: IO[str] | None = None
+    reserved: socket.socket | None = None
+
+    @property
+    def target(self) -> str:
+        """Where gRPC clients connect: host and port."""
+        host = self.settings.host
+        return f"[{host}]:{self.settings.port}" if ":" in host else f"{host}:{self.settings.port}"
+
+    @property
+    def committer_socket(self) -> Path:
+        """Where the committer listens; a short path, for a unix socket's name is."""
+        assert self.sockets is not None
+        return self.sockets / "committer"
+
+    def processes(self) -> list[Recorded]:
+        """All processes that this Waybill started, but the shards, which are Ray's."""
+        return [*self.doors.values(), *([self.committer] if self.committer else []), *self.heads]
+
+    def start_committer(self) -> None:
+        """Start the one process that writes to the SQLite file. Its successor listens on the same socket."""
+        path = self.committer_socket
+        path.unlink(missing_ok=True)
+        arguments = ["--url", self.settings.url_text, "--socket", str(path)]
+        self.committer = spawn(
+            "committer", "actors.journal.committer", arguments, _logs(self.settings, "committer"), {}, secret=f"{self.authkey}\n"
+        )
+        committer = self.committer
+        _wait(path.exists, f"the committer (see {_logs(self.settings, 'committer')})", self.settings.start_timeout_s, [committer])
+        self.record()
+
+    def start_door(self, number: int) -> Recorded:
+        """Start door process `number`; it shares the port with the others."""
+        log_file = _logs(self.settings, f"door-{number}")
+        config = json.dumps(door_config(self.settings, self.ray_address))
+        self.doors[number] = spawn(f"door {number}", "services.door", [], log_file, {}, secret=config)
+        self.record()
+        return self.doors[number]
+
+    def wait_until_serving(self) -> None:
+        """Return when the doors say that they serve. Raises StartError where a door ends or time runs out."""
+        where = f"the doors (see {_logs(self.settings, 'door-*')})"
+        _wait(lambda: serving(self.settings), where, self.settings.start_timeout_s, list(self.doors.values()))
+
+    def record(self) -> None:
+        """Write the processes down for a successor."""
+        write_record(self.settings.data_dir / "processes.json", self.processes())
+
+    def stop(self) -> None:
+        """End everything that this Waybill started, doors first, so that nothing taken is lost. Can be called again."""
+        patience = self.settings.stop_timeout_s
+        for door in self.doors.values():
+            door.end(patience)
+        self.doors = {}
+        for number in self.shards if ray.is_initialized() else ():
+            _end_shard(self.settings, number)
+        self.shards = []
+        if self.owns_ray:
+            ray_node.disconnect(self.heads, patience)
+        self.heads, self.owns_ray = [], False
+        if self.committer is not None:
+            self.committer.end(patience)
+        self.committer = None
+        if self.reserved is not None:
+            self.reserved.close()
+        if self.sockets is not None:
+            shutil.rmtree(self.sockets, ignore_errors=True)
+        if self.lock is not None:
+            self.record()
+            self.lock.close()
+        self.reserved = self.sockets = self.lock = None
+
+    def __enter__(self) -> Running:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def start(settings: Settings, *, say: Callable[[str], None] = log.info) -> Running:
+    """Start a Waybill and return when its doors serve. `say` is told what is being done.
+
+    Uses the Ray that this process is connected to where it is (and leaves it running at the end).
+    Raises SettingsError, StartError; what had been started by then is ended.
+    """
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    running = Running(settings, "", [], lock=_lock(settings))
+    try:
+        _end_leftovers(settings)
+        say("preparing the database")
+        count = database.prepare(settings)
+        running.reserved, port = _reserve(settings)
+        running.settings = settings = settings.model_copy(update={"shards": count, "port": port})
+        running.sockets = Path(tempfile.mkdtemp(prefix="waybill-"))
+        running.authkey = secrets.token_hex(32)
+        if settings.is_sqlite:
+            running.start_committer()
+        say("starting Ray" if not settings.ray_address else f"joining Ray at {settings.ray_address}")
+        running.owns_ray = ray_node.connect(settings)
+        running.ray_address = ray_node.address()
+        running.heads = ray_node.head_processes() if running.owns_ray else []
+        running.record()
+        say(f"starting {count} shards")
+        _start_shards(running)
+        say("starting the doors")
+        for number in range(settings.doors):
+            running.start_door(number)
+        running.wait_until_serving()
+        return running
+    except BaseException:
+        running.stop()
+        raise
+
+
+def door_config(settings: Settings, ray_address: str) -> dict[str, Any]:
+    """What a door process is told, on its standard input."""
+    return {
+        "host": settings.host,
+        "port": settings.port,
+        "reuse_port": True,
+        "shards": settings.shards,
+        "ray_address": ray_address,
+        "ray_namespace": settings.ray_namespace,
+        "database_url": settings.url_text,
+        "tls_cert": _absolute(settings.tls_cert),
+        "tls_key": _absolute(settings.tls_key),
+        "tls_client_ca": _absolute(settings.tls_client_ca),
+        "reflection": settings.reflection,
+        "auto_register": settings.auto_register,
+        "gather_ms": settings.gather_ms,
+        "in_flight_bytes": settings.in_flight_bytes,
+        "log_level": settings.log_level,
+    }
+
+
+def serving(settings: Settings, timeout_s: float = 2.0) -> bool:
+    """Whether the doors' health service says SERVING. With TLS: whether the port takes connections."""
+    host = settings.host if settings.host in LOOPBACK else "127.0.0.1"
+    if settings.tls_cert is not None:
+        try:
+            socket.create_connection((host, settings.port), timeout_s).close()
+            return True
+        except OSError:
+            return False
+    target = f"[{host}]:{settings.port}" if ":" in host else f"{host}:{settings.port}"
+    with grpc.insecure_channel(target, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=timeout_s)
+        except grpc.RpcError:
+            return False
+    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def shard_name(number: int) -> str:
+    """Ray name of a shard's actor, in the namespace of the settings."""
+    return f"waybill-shard-{number}"
+
+
+def ensure_shard(running: Running, number: int) -> Any:
+    """Handle of a shard's actor, which is made where there is none (or Ray has given it up for dead)."""
+    from actors.shard import Shard
+
+    settings = running.settings
+    try:
+        return ray.get_actor(shard_name(number), namespace=settings.ray_namespace)
+    except ValueError:
+        pass
+    options: dict[str, Any] = {
+        "name": shard_name(number),
+        "namespace": settings.ray_namespace,
+        "num_cpus": 0,  # the shards share the cores; a machine with fewer cores than shards still runs them all
+        "max_restarts": -1,
+        "max_task_retries": 0,  # Ray's retries lose the order of calls; the doors retry, and the journal recognises what is there
+    }
+    if settings.ray_address:
+        options |= {"lifetime": "detached", "get_if_exists": True, "scheduling_strategy": "SPREAD"}
+    handle = Shard.options(**options).remote(number, _shard_config(running))
+    if number not in running.shards:
+        running.shards.append(number)
+    return handle
+
+
+def _shard_config(running: Running) -> Any:
+    from actors.shard import ShardConfig
+
+    settings = running.settings
+    return ShardConfig(
+        database_url=settings.url_text,
+        committer_socket=str(running.committer_socket) if settings.is_sqlite else "",
+        committer_authkey=running.authkey,
+        shards=settings.shards,
+        ring_bytes=settings.ring_bytes,
+        snapshot_readings=settings.snapshot_readings,
+        tick_s=settings.tick_s,
+        heartbeat_s=settings.heartbeat_s,
+        auto_register=settings.auto_register,
+    )
+
+
+def _start_shards(running: Running) -> None:
+    """Make the actors of all shards and wait until they serve."""
+    settings = running.settings
+    handles = [ensure_shard(running, number) for number in range(settings.shards or 0)]
+    try:
+        ray.get([handle.info.remote() for handle in handles], timeout=settings.start_timeout_s)
+    except ray.exceptions.GetTimeoutError:
+        raise StartError(f"the shards did not serve within {settings.start_timeout_s:g} s") from None
+    except ray.exceptions.RayError as error:
+        raise StartError(f"a shard did not start: {error}") from error
+
+
+def _end_shard(settings: Settings, number: int) -> None:
+    """Kill a shard's actor for good. It needs no last word: what it acknowledged is in the database."""
+    try:
+        ray.kill(ray.get_actor(shard_name(number), namespace=settings.ray_namespace), no_restart=True)
+    except (ray.exceptions.RayError, ValueError) as error:
+        log.debug("shard %d was gone already: %s", number, error)
+
+
+def _wait(done: Callable[[], bool], what: str, timeout_s: float, processes: list[Recorded]) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not done():
+        for process in processes:
+            if not process.alive():
+                raise StartError(f"{what} did not start: process {process.pid} ended")
+        if time.monotonic() > deadline:
+            raise StartError(f"{what} did not start within {timeout_s:g} s")
+        time.sleep(POLL_S)
+
+
+def _reserve(settings: Settings) -> tuple[socket.socket, int]:
+    """Hold the port for the doors: nobody else may have it, and a free one is found where the setting is 0.
+
+    A socket that only is bound gets no connections; those with SO_REUSEPORT of the same user may bind beside it.
+    """
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    probe = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((settings.host, settings.port))  # fails where a listener is there, reuse or not
+        port: int = probe.getsockname()[1]
+    except OSError as error:
+        raise SettingsError(f"WAYBILL_PORT: cannot listen on {settings.host} port {settings.port}: {error.strerror}") from None
+    finally:
+        probe.close()
+    held = socket.socket(family, socket.SOCK_STREAM)
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    held.bind((settings.host, port))
+    return held, port
+
+
+def _lock(settings: Settings) -> IO[str]:
+    """The data folder's lock, held as long as the file is open: two Waybills in one folder would write one file."""
+    file = open(settings.data_dir / "lock", "a+", encoding="utf-8")  # noqa: SIM115 (it stays open: that is the lock)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.seek(0)
+        owner = file.read().strip()
+        file.close()
+        raise SettingsError(f"WAYBILL_DATA_DIR: {settings.data_dir} is in use by process {owner}") from None
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return file
+
+
+def _end_leftovers(settings: Settings) -> None:
+    """End what a predecessor in this data folder left running: it held the lock, and the lock is ours now."""
+    for process in read_record(settings.data_dir / "processes.json"):
+        if process.alive():
+            log.warning("ending %s (process %d), left over from a run that was killed", process.name, process.pid)
+            process.end(settings.stop_timeout_s)
+
+
+def _logs(settings: Settings, name: str) -> Path:
+    folder = settings.data_dir / "logs"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{name}.log"
+
+
+def _absolute(path: Path | None) -> str | None:
+    return None if path is None else str(path.absolute())
