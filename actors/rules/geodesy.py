@@ -35,6 +35,8 @@ GREATEST_RADIUS_M = MAJOR_M * MAJOR_M / MINOR_M
 """Largest radius of curvature, a²/b: at the poles."""
 LEAST_DEGREE_M = LEAST_RADIUS_M * math.pi / 180
 GREATEST_DEGREE_M = GREATEST_RADIUS_M * math.pi / 180
+LEAST_TURN_M = MAJOR_M / 90
+"""See `cheap_bounds`."""
 SLACK_M = 1e-6
 """Added to every bound: 300 times the rounding of the vectors, 60 times the error of the geodesic itself (15 nm)."""
 CHORD_LIMIT_M = 1_000_000.0
@@ -81,6 +83,22 @@ def bounds(px: float, py: float, pz: float, qx: float, qy: float, qz: float) -> 
         return max(0.0, chord - SLACK_M), arc_of_chord_m(chord) + SLACK_M
     theta = angle(px, py, pz, qx, qy, qz)
     return max(chord, LEAST_RADIUS_M * theta) - SLACK_M, GREATEST_RADIUS_M * theta + SLACK_M
+
+
+@compiled
+def cheap_bounds(latitude_deg: float, longitude_deg: float, latitude0_deg: float, longitude0_deg: float) -> tuple[float, float]:
+    """(lower, upper) metres without trigonometry: for what is clearly far or clearly near.
+
+    Lower: no way is shorter than the meridian between the two parallels; and two points whose distances from the axis are at
+    least r are 2 r sin(dlon / 2) apart, with r >= a cos(lat) >= a (1 - lat / 90°) and sin(x) >= 2 x / pi up to pi / 2.
+    Upper: along the parallel, then along the meridian.
+    """
+    north = abs(latitude_deg - latitude0_deg)
+    east = abs(longitude_deg - longitude0_deg)
+    east = min(east, 360.0 - east)
+    from_pole = 90.0 - max(abs(latitude_deg), abs(latitude0_deg))
+    lower = max(north * LEAST_DEGREE_M, east * from_pole * (LEAST_TURN_M / 90))
+    return lower * (1 - 1e-12) - SLACK_M, (north + east) * GREATEST_DEGREE_M + SLACK_M
 
 
 @compiled

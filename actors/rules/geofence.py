@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from actors.rules import geofence_kernel as kernel
+from actors.rules._arrays import own, own_groups
 from actors.rules.errors import InvalidArgument
 from actors.rules.geodesy import distance_bounds_m, distance_m, normal, segment_distance_m
 from actors.rules.geofence_kernel import (
@@ -149,7 +150,7 @@ class FenceTable:
         if fence in self._row:
             return self._row[fence]
         path = None if fence.kind == "circle" else Path.of(fence.lines, closed=fence.kind == "polygon")
-        centre, latitude, radius = _around(fence, path)
+        latitude, longitude, radius = _around(fence, path)
         if self._free:
             row = self._free.pop()
         else:
@@ -158,7 +159,7 @@ class FenceTable:
             if row == len(self.rows):
                 self.rows = np.concatenate([self.rows, np.zeros(row, FENCE)])
         dwell = -1 if fence.dwell_us is None else fence.dwell_us
-        self.rows[row] = (*centre, latitude, radius, dwell, fence.confirm, KINDS[fence.kind])
+        self.rows[row] = (*normal(latitude, longitude), latitude, longitude, radius, dwell, fence.confirm, KINDS[fence.kind])
         self.fences[row] = fence
         self._row[fence] = row
         if path is not None:
@@ -175,11 +176,11 @@ class FenceTable:
             self._free.append(row)
 
 
-def _around(fence: Fence, path: Path | None) -> tuple[tuple[float, float, float], float, float]:
-    """A circle that holds the fence: its centre's normal and latitude, its radius."""
+def _around(fence: Fence, path: Path | None) -> tuple[float, float, float]:
+    """A circle that holds the fence: latitude and longitude of its centre, its radius."""
     if path is None:
         latitude, longitude = fence.lines[0][0]
-        return normal(latitude, longitude), latitude, fence.size_m
+        return float(latitude), float(longitude), fence.size_m
     # A polygon's outer ring holds all of it, for a hole outside it takes nothing away.
     ends = path.fixes[: path.rings[1]]
     mean = path.pieces[: path.rings[1], :3].mean(axis=0)
@@ -191,7 +192,7 @@ def _around(fence: Fence, path: Path | None) -> tuple[tuple[float, float, float]
     radius = max(float(far.max()), float(last.max())) + path.longest_m / 2 + 1.0
     if fence.kind == "polygon" and radius > RING_REACH_M:
         raise InvalidArgument("a ring must lie within 9,000 km of its centre", field="geometry", value=fence.fence_id)
-    return normal(latitude, longitude), latitude, radius + fence.size_m
+    return latitude, longitude, radius + fence.size_m
 
 
 def sides(fence: I4, latitude: F8, longitude: F8, accuracy: F8, table: FenceTable) -> I1:
@@ -278,6 +279,8 @@ def advance(
     order and are not older than what its visits have seen. Events come group by group, in it visit by visit, in it as they are known.
     """
     found: list[Rows] = []
+    first, count, groups = own(first, np.int32), own(count, np.int32), own_groups(groups)
+    sensed_us, latitude, longitude, accuracy = own(sensed_us, np.int64), own(latitude), own(longitude), own(accuracy)
     sizes = np.diff(groups.start) * count[groups.tag]
     ends = np.cumsum(sizes)
     g0 = 0

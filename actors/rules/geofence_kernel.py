@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actors.rules._compile import compiled
-from actors.rules.geodesy import CHORD_LIMIT_M, GREATEST_DEGREE_M, LEAST_DEGREE_M, LEAST_RADIUS_M, SLACK_M, bounds, normal
+from actors.rules.geodesy import CHORD_LIMIT_M, LEAST_RADIUS_M, SLACK_M, bounds, cheap_bounds, normal
 from actors.rules.geopath import WIDTH, path_bounds
 from actors.rules.readings import F8, I4, I8, MINUTE_US
 
@@ -34,6 +34,7 @@ FENCE = np.dtype(
         ("ny", "f8"),
         ("nz", "f8"),
         ("latitude_deg", "f8"),
+        ("longitude_deg", "f8"),
         ("radius_m", "f8"),
         ("dwell_us", "i8"),
         ("confirm", "i2"),
@@ -100,7 +101,7 @@ def bands(lower: F8, upper: F8, limit_m: float, accuracy_m: F8, out: I1) -> None
 
 
 @compiled
-def _circle_side(fence: Any, latitude: float, px: float, py: float, pz: float, accuracy_m: float) -> int:
+def _circle_side(fence: Any, px: float, py: float, pz: float, accuracy_m: float) -> int:
     radius = fence["radius_m"]
     lower, upper = bounds(px, py, pz, fence["nx"], fence["ny"], fence["nz"])
     if fence["kind"] == CIRCLE:
@@ -135,15 +136,17 @@ def fast_sides(
                 visit = visits[f + v]
                 if fix and t >= visit["from_us"] and t < visit["until_us"]:
                     fence = fences[visit["fence"]]
-                    # No way to the circle is shorter than the meridian between the two parallels: most fixes end here.
-                    apart = abs(here - fence["latitude_deg"]) * LEAST_DEGREE_M - SLACK_M - fence["radius_m"]
-                    if apart > 0.0 and apart >= accuracy_m:
+                    radius = fence["radius_m"]
+                    lower, upper = cheap_bounds(here, longitude[row], fence["latitude_deg"], fence["longitude_deg"])
+                    if lower - radius > 0.0 and lower - radius >= accuracy_m:  # Most fixes end here.
                         side = OUTSIDE
+                    elif fence["kind"] == CIRCLE and upper <= radius - accuracy_m:
+                        side = INSIDE
                     else:
                         if not known:
                             px, py, pz = normal(here, longitude[row])
                             known = True
-                        side = _circle_side(fence, here, px, py, pz, accuracy_m)
+                        side = _circle_side(fence, px, py, pz, accuracy_m)
                         if side == UNSURE:
                             unsure += 1
                 sides[base + v * n + i] = side
@@ -178,7 +181,7 @@ def plain_sides(fence: I4, latitude: F8, longitude: F8, accuracy: F8, fences: Ro
             sides[i] = AMBIGUOUS
         else:
             px, py, pz = normal(latitude[i], longitude[i])
-            sides[i] = _circle_side(fences[fence[i]], latitude[i], px, py, pz, 0.0 if math.isnan(accuracy[i]) else accuracy[i])
+            sides[i] = _circle_side(fences[fence[i]], px, py, pz, 0.0 if math.isnan(accuracy[i]) else accuracy[i])
 
 
 @compiled
@@ -200,10 +203,9 @@ def _arc_bounds(px: float, py: float, pz: float, a: F8, b: F8, hop_m: float) -> 
 @compiled
 def _passes(fence: Any, latitude0: float, longitude0: float, latitude: float, longitude: float) -> int:
     """Whether the geodesic between two outside fixes meets the fence: 0 no, PASSED_THROUGH yes, MAYBE_PASSED ask the geodesic."""
-    turn = abs(longitude - longitude0)
-    hop = (abs(latitude - latitude0) + min(turn, 360.0 - turn)) * GREATEST_DEGREE_M
     radius = fence["radius_m"]
-    if abs(latitude - fence["latitude_deg"]) * LEAST_DEGREE_M - SLACK_M - radius > hop:
+    hop = cheap_bounds(latitude, longitude, latitude0, longitude0)[1]
+    if cheap_bounds(latitude, longitude, fence["latitude_deg"], fence["longitude_deg"])[0] - radius > hop:
         return 0
     if latitude == latitude0 and longitude == longitude0:
         return 0

@@ -70,6 +70,12 @@ def _square(px: float, py: float, pz: float, pieces: F8, i: int) -> float:
 
 
 @compiled
+def _squares(px: float, py: float, pz: float, pieces: F8, out: F8) -> None:
+    for i in range(len(pieces)):
+        out[i] = _square(px, py, pz, pieces, i)
+
+
+@compiled
 def _foot_chord_m(px: float, py: float, pz: float, pieces: F8, i: int) -> float:
     """Straight line in space, metres, from p to the point of the ellipsoid at the foot on arc i."""
     if (
@@ -182,8 +188,9 @@ class Path:
         """
         fixes: list[tuple[float, float, float, float]] = []
         rings, longest = [0], 0.0
-        for line in lines:
-            ends = (*line[1:], line[0]) if closed else line[1:]
+        for given in lines:
+            line = [(float(latitude), float(longitude)) for latitude, longitude in given]
+            ends = [*line[1:], line[0]] if closed else line[1:]
             for a, b in zip(line, ends, strict=False):
                 length = _cut(a, b, fixes, limit_m)
                 longest = max(longest, length)
@@ -232,8 +239,8 @@ class Path:
 
     def _candidates(self, latitude: float, longitude: float, beyond_m: float) -> list[int]:
         """Pieces that may be the nearest, and all within beyond_m."""
-        p = normal(latitude, longitude)
-        squares = np.array([_square(*p, self.pieces, i) for i in range(len(self.pieces))])
+        squares = np.empty(len(self.pieces))
+        _squares(*normal(latitude, longitude), self.pieces, squares)
         theta = 2 * np.arcsin(np.minimum(1.0, np.sqrt(squares) / 2))
         reach = max(GREATEST_RADIUS_M * theta.min() + self.delta_m, beyond_m) + SLACK_M
         return [int(i) for i in np.flatnonzero(LEAST_RADIUS_M * theta - self.delta_m <= reach)]
