@@ -210,9 +210,9 @@ def _refusal(batch: Batch, row: int, why: int, received_us: int) -> Refusal:
         return Refusal(row, "sensed_us", str(batch.sensed_us[row]), rule)
     if why in (_HALF_SEQUENCE, _NEGATIVE_SEQUENCE):
         field = "boot" if batch.sequence[row] >= 0 else "sequence"
-        value_ = batch.boot[row] if field == "boot" else batch.sequence[row]
+        told = int(batch.boot[row] if field == "boot" else batch.sequence[row])
         rule = "boot and sequence must be given both or neither" if why == _HALF_SEQUENCE else "must be 0 or more"
-        return Refusal(row, field, str(value_), rule)
+        return Refusal(row, field, "" if told == NO_SEQUENCE else str(told), rule)
     if why == _EMPTY:
         return Refusal(row, "values", "", "a reading must carry at least one value")
     field, other = ("latitude_deg", "longitude_deg") if why == _NO_LATITUDE else ("longitude_deg", "latitude_deg")
