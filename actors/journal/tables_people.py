@@ -20,7 +20,7 @@ class Item(Row, table=True):
     """A product: what lots are quantities of."""
 
     item_id: str = Field(primary_key=True)
-    gtin: str | None = Field(default=None, index=True)
+    gtin: str | None = Field(default=None, unique=True)
     sku: str | None = Field(default=None, index=True)
     name: str = ""
     unit: str = "EA"  # UN/CEFACT Rec 20 code of its base unit
@@ -38,7 +38,9 @@ class Profile(Row, table=True):
     profile_id: str = Field(primary_key=True)
     version: int = Field(primary_key=True)
     name: str = ""
+    in_force_us: int = Field(default=0, sa_type=BigInteger)  # this version's; it holds until the next one's
     body: dict[str, Any] = Field(default_factory=dict, sa_type=JSON)
+    attributes: dict[str, Any] = Field(default_factory=dict, sa_type=JSON)  # description, basis, shipped
     created_us: int = Field(default=0, sa_type=BigInteger)
     created_by: str = ""
 
@@ -94,6 +96,7 @@ class Shipment(Row, table=True):
     destination: str = ""
     planned_departure_us: int | None = Field(default=None, sa_type=BigInteger)
     planned_arrival_us: int | None = Field(default=None, sa_type=BigInteger)
+    lateness_tolerance_us: int = Field(default=0, sa_type=BigInteger)  # an arrival is late when planned + this has passed
     departed_us: int | None = Field(default=None, sa_type=BigInteger)
     arrived_us: int | None = Field(default=None, sa_type=BigInteger)
     closed_us: int | None = Field(default=None, sa_type=BigInteger)
@@ -186,6 +189,7 @@ class Zone(Row, table=True):
     name: str = ""
     profile_id: str | None = None
     profile_version: int | None = None
+    fences: list[Any] = Field(default_factory=list, sa_type=JSON)  # fences of its own
     attributes: dict[str, Any] = Field(default_factory=dict, sa_type=JSON)
     created_us: int = Field(default=0, sa_type=BigInteger)
     updated_us: int = Field(default=0, sa_type=BigInteger)
