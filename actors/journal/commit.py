@@ -1,0 +1,260 @@
+"""Applying prepared commits: everything of one commit or nothing of it, many commits in one transaction.
+
+Each commit stands under a savepoint and its shard's fence. What refuses one commit (a stale epoch or etag, a row that is there
+already) rolls back that commit alone and is its result; what breaks the connection breaks the whole transaction and is the
+caller's to handle (writer.py). Event numbers are given last of all, so the counter's row is locked only until COMMIT and
+a reader of `number > cursor` sees every number in order, whoever commits beside.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias
+
+from sqlalchemy import Connection, delete, func, insert, select, text, update
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, StatementError
+
+from actors.journal import rows
+from actors.journal.apply_alerts import apply_actions, apply_conditions, apply_excursions, lock_conditions
+from actors.journal.columns import dumps
+from actors.journal.prepared import AlertAction as AlertAction
+from actors.journal.prepared import CommitResult as CommitResult
+from actors.journal.prepared import Condition as Condition
+from actors.journal.prepared import EventDraft as EventDraft
+from actors.journal.prepared import JournalEntry as JournalEntry
+from actors.journal.prepared import PreparedCommit as PreparedCommit
+from actors.journal.prepared import SnapshotPart as SnapshotPart
+from actors.journal.tables import (
+    NO_SHARD,
+    CommitKey,
+    Event,
+    EventCounter,
+    JournalBatch,
+    Mailbox,
+    Outbox,
+    ShardOwner,
+    Snapshot,
+)
+from actors.rules.errors import DomainError, InvalidArgument, Superseded
+
+Answer: TypeAlias = CommitResult | DomainError
+
+SNAPSHOTS_KEPT = 2
+"""The newest complete snapshot of a shard and the one before it, should the newest be damaged."""
+
+OWNER, BATCH, KEY = rows.table_of(ShardOwner), rows.table_of(JournalBatch), rows.table_of(CommitKey)
+EVENT, COUNTER, SNAPSHOT = rows.table_of(Event), rows.table_of(EventCounter), rows.table_of(Snapshot)
+MAILBOX, OUTBOX = rows.table_of(Mailbox), rows.table_of(Outbox)
+
+
+class _AlreadyDone(Exception):
+    """The commit was applied before: nothing to do."""
+
+
+def apply(connection: Connection, commits: Sequence[PreparedCommit]) -> list[Answer]:
+    """Apply commits in the given order inside the connection's transaction; the caller commits, and only then answers.
+
+    Each answer is a CommitResult or the DomainError that refused that commit alone. Raises sqlalchemy's DBAPIError when
+    the connection or the disk failed: then nothing of the transaction may be trusted.
+    """
+    lock_conditions(connection, commits)
+    answers: list[Answer] = []
+    numbered: list[tuple[CommitResult, int]] = []
+    events: list[dict[str, Any]] = []
+    for commit in commits:
+        try:
+            with connection.begin_nested():
+                result, drafts = _apply_one(connection, commit)
+        except _AlreadyDone:
+            result, drafts = CommitResult(already_done=True), []
+        except DomainError as refused:
+            answers.append(refused)
+            continue
+        except (IntegrityError, DataError) as refused:
+            answers.append(rows.as_domain_error(refused))
+            continue
+        except DBAPIError:
+            raise
+        except (StatementError, ValueError, TypeError, OverflowError) as refused:
+            answers.append(rows.as_domain_error(refused))
+            continue
+        answers.append(result)
+        events += drafts
+        numbered.append((result, len(drafts)))
+    if numbered:
+        _number(connection, events, numbered)
+    return answers
+
+
+def _apply_one(connection: Connection, commit: PreparedCommit) -> tuple[CommitResult, list[dict[str, Any]]]:
+    _fence(connection, commit)
+    if commit.commit_key is not None:
+        _claim_key(connection, commit.commit_key, commit.now_us)
+    for model, key, etag in commit.expect:
+        rows.expect(connection, rows.table_of(model), key, etag)
+    for model, key in commit.deletes:
+        rows.remove(connection, rows.table_of(model), key)
+    for table, new in rows.grouped(commit.inserts):
+        for row in new:
+            rows.insert_new(connection, table, row)
+    for table, changed in rows.grouped(commit.upserts):
+        rows.upsert(connection, table, changed)
+    for model, many in commit.bulk_upserts:
+        rows.upsert(connection, rows.table_of(model), many)
+    drafts = [*commit.events]
+    changes = []
+    if commit.excursions:
+        told, outcomes = apply_excursions(connection, commit.excursions, commit.now_us)
+        drafts += told
+        changes += outcomes
+    if commit.conditions:
+        changes += apply_conditions(connection, commit.conditions, commit.now_us)
+    if commit.actions:
+        changes += apply_actions(connection, commit.actions)
+    for outcome in changes:
+        alert, history = outcome.alert, outcome.history
+        drafts.append(EventDraft("alert." + history.change, history.at_us, outcome.body(), alert.carrier, alert.tag_id))
+    _mail(connection, commit)
+    if commit.journal is not None:
+        _journal(connection, commit, commit.journal)
+    if commit.snapshot:
+        _snapshot(connection, commit)
+    newest = {outcome.alert.alert_id: outcome.alert for outcome in changes}
+    return CommitResult(alerts=list(newest.values())), [_event(draft, commit) for draft in drafts]
+
+
+# ---------------------------------------------------------------- fence, keys
+
+
+def _fence(connection: Connection, commit: PreparedCommit) -> None:
+    """Hold the shard's owner row and move its head. Raises Superseded, or _AlreadyDone for a resend."""
+    if commit.shard == NO_SHARD:
+        if commit.journal is not None or commit.snapshot:
+            raise InvalidArgument("a journal entry and a snapshot need a shard", field="shard", value=commit.shard)
+        return
+    mine = (OWNER.c.shard == commit.shard) & (OWNER.c.epoch == commit.epoch)
+    if commit.journal is None:
+        # Shared: two doors may act on one shard at once, no new owner can come between.
+        if connection.execute(select(OWNER.c.shard).where(mine).with_for_update(read=True)).first() is None:
+            raise _superseded(connection, commit)
+        return
+    sequence = commit.journal.sequence
+    moved = connection.execute(update(OWNER).where(mine & (OWNER.c.journal_head == sequence - 1)).values(journal_head=sequence))
+    if moved.rowcount == 1:
+        return
+    head = connection.execute(select(OWNER.c.journal_head).where(mine)).scalar()
+    if head is None:
+        raise _superseded(connection, commit)
+    if sequence > head:
+        raise Superseded(f"the journal of shard {commit.shard} ends at {head}", field="sequence", value=sequence)
+    there = connection.execute(
+        select(BATCH.c.checksum, BATCH.c.epoch).where((BATCH.c.shard == commit.shard) & (BATCH.c.sequence == sequence))
+    ).first()
+    if there is not None and tuple(there) != (commit.journal.checksum, commit.epoch):
+        raise Superseded(f"journal entry {sequence} of shard {commit.shard} is another one", field="sequence", value=sequence)
+    raise _AlreadyDone
+
+
+def _superseded(connection: Connection, commit: PreparedCommit) -> Superseded:
+    epoch = connection.execute(select(OWNER.c.epoch).where(OWNER.c.shard == commit.shard)).scalar()
+    return Superseded(f"shard {commit.shard} is at epoch {epoch}", field="epoch", value=commit.epoch)
+
+
+def _claim_key(connection: Connection, key: str, now_us: int) -> None:
+    statement = rows.upsert_statement(connection.dialect.name, KEY, ("commit_key", "recorded_us"), nothing=True)
+    if connection.execute(statement, {"commit_key": key, "recorded_us": now_us}).rowcount == 0:
+        raise _AlreadyDone
+
+
+# ---------------------------------------------------------------- journal, mail, snapshot
+
+
+def _journal(connection: Connection, commit: PreparedCommit, entry: JournalEntry) -> None:
+    connection.execute(
+        insert(BATCH),
+        {
+            "shard": commit.shard, "sequence": entry.sequence, "kind": entry.kind, "worker": entry.worker, "epoch": commit.epoch,
+            "received_us": entry.received_us, "min_sensed_us": entry.min_sensed_us, "max_sensed_us": entry.max_sensed_us,
+            "readings": entry.readings, "checksum": entry.checksum, "blob": entry.blob,
+        },
+    )  # fmt: skip
+
+
+def _mail(connection: Connection, commit: PreparedCommit) -> None:
+    for done in rows.chunks(commit.mailbox_done):
+        taken = connection.execute(delete(MAILBOX).where(MAILBOX.c.id.in_(done) & (MAILBOX.c.shard == commit.shard)))
+        if taken.rowcount != len(done):
+            raise Superseded("a message of the mailbox was applied already", field="mailbox", value=list(done))
+    for table, messages in ((MAILBOX, commit.mailbox), (OUTBOX, commit.outbox)):
+        if messages:
+            connection.execute(insert(table), [rows.values(message) for message in messages])
+
+
+def _snapshot(connection: Connection, commit: PreparedCommit) -> None:
+    """Write parts; when a snapshot is whole, move the shard's watermark and drop all but the newest two."""
+    shard = commit.shard
+    made = [
+        {"shard": shard, "sequence": part.sequence, "part": part.part, "parts": part.parts, "made_us": part.made_us,
+         "checksum": part.checksum, "blob": part.blob}
+        for part in commit.snapshot
+    ]  # fmt: skip
+    for part in commit.snapshot:
+        if zlib.crc32(part.blob) != part.checksum:
+            raise InvalidArgument("the snapshot's part was damaged on its way", field="checksum", value=part.checksum)
+    rows.upsert(connection, SNAPSHOT, made)
+    whole = (
+        select(SNAPSHOT.c.sequence)
+        .where(SNAPSHOT.c.shard == shard)
+        .group_by(SNAPSHOT.c.sequence)
+        .having(func.count() == func.max(SNAPSHOT.c.parts))
+        .order_by(SNAPSHOT.c.sequence.desc())
+        .limit(SNAPSHOTS_KEPT)
+    )
+    complete = list(connection.execute(whole).scalars())
+    if commit.snapshot[-1].sequence not in complete:
+        return
+    connection.execute(update(OWNER).where(OWNER.c.shard == shard).values(snapshot_sequence=complete[0]))
+    oldest = complete[-1]
+    connection.execute(delete(SNAPSHOT).where((SNAPSHOT.c.shard == shard) & (SNAPSHOT.c.sequence < oldest)))
+
+
+# ---------------------------------------------------------------- events
+
+
+def _event(draft: EventDraft, commit: PreparedCommit) -> dict[str, Any]:
+    """An event's row but for its number. The body becomes text here, so that what is no JSON refuses its own commit only."""
+    return {
+        "kind": draft.kind, "at_us": draft.at_us, "recorded_us": commit.now_us, "shard": commit.shard, "carrier": draft.carrier,
+        "tag_id": draft.tag_id, "body": dumps(draft.body),
+    }  # fmt: skip
+
+
+def _number(connection: Connection, events: list[dict[str, Any]], numbered: Iterable[tuple[CommitResult, int]]) -> None:
+    """Give the events their numbers: the last statements before COMMIT."""
+    if not events:
+        last = connection.execute(select(COUNTER.c.number)).scalar_one()
+        for result, _ in numbered:
+            result.last_event = last
+        return
+    last = connection.execute(update(COUNTER).values(number=COUNTER.c.number + len(events)).returning(COUNTER.c.number)).scalar_one()
+    number = last - len(events)
+    for result, count in numbered:
+        if count:
+            result.first_event = number + 1
+            number += count
+        result.last_event = number
+    for position, event in enumerate(events):
+        event["number"] = last - len(events) + 1 + position
+    connection.execute(_insert_events(connection.dialect.name), events)
+
+
+def _insert_events(dialect: str) -> Any:
+    body = "CAST(:body AS JSON)" if dialect == "postgresql" else ":body"
+    names = "number, kind, at_us, recorded_us, shard, carrier, tag_id"
+    return text(f"INSERT INTO event ({names}, body) VALUES (:{names.replace(', ', ', :')}, {body})")
+
+
+__all__ = [
+    "AlertAction", "Answer", "CommitResult", "Condition", "EventDraft", "JournalEntry", "PreparedCommit", "SnapshotPart", "apply",
+]  # fmt: skip

@@ -1,0 +1,183 @@
+"""The committer of a SQLite database: the one process that writes it, for all shards and doors.
+
+    python -m actors.journal.committer --url sqlite:///waybill.db --parent PID
+
+It brings the schema up to date, listens on a Unix socket beside the database (mode 0600, with a secret in a file of mode
+0600), gathers what its clients send, and group-commits it (writer.py). It ends when the given parent has ended, and refuses to
+start where another committer has the database.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import logging
+import os
+import queue
+import secrets
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import Connection, Listener, answer_challenge, deliver_challenge
+from pathlib import Path
+from typing import Any
+
+import psutil
+from sqlalchemy import Connection as SqlConnection
+
+from actors.journal.database import sqlite_path
+from actors.journal.migrate import migrate
+from actors.journal.store import key_path, short_address, socket_path
+from actors.journal.writer import GroupWriter
+from actors.rules.errors import Unavailable
+
+log = logging.getLogger(__name__)
+
+READY = "committer ready"
+"""Printed on standard output once clients can connect."""
+
+IDLE_CHECKPOINT_BYTES = 1024 * 1024
+"""When nothing waits, a write-ahead log longer than this is moved into the database."""
+
+
+def lock(url: str) -> int:
+    """Hold the database's committer lock for the life of this process. Raises BlockingIOError where another holds it."""
+    path = sqlite_path(url)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    held = os.open(path.with_name(path.name + ".committer.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(held)
+        raise
+    os.truncate(held, 0)
+    os.write(held, f"{os.getpid()}\n".encode())
+    return held
+
+
+def make_key(path: Path) -> bytes:
+    """The secret of this database's clients, made once."""
+    if not path.exists():
+        part = path.with_name(path.name + f".{os.getpid()}")
+        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(secrets.token_bytes(32))
+        os.replace(part, path)
+    path.chmod(0o600)
+    return path.read_bytes()
+
+
+class Committer:
+    """Accepts clients, hands their requests to the group writer, and its outcomes back to them."""
+
+    def __init__(self, url: str) -> None:
+        """The caller holds the lock and has migrated the database."""
+        self._path = sqlite_path(url)
+        self._writer = GroupWriter(url, name="committer-writer", idle=self._checkpoint)
+        self._key = make_key(key_path(url))
+        socket = socket_path(url)
+        socket.unlink(missing_ok=True)  # of a committer that was killed: ours is the lock
+        address, folder = short_address(socket)
+        before = os.umask(0o177)
+        try:
+            self._listener = Listener(address, family="AF_UNIX", backlog=64)
+        finally:
+            os.umask(before)
+            if folder is not None:
+                os.close(folder)
+        threading.Thread(target=self._accept, name="committer-accept", daemon=True).start()
+
+    def close(self) -> None:
+        """Take no more, write what waits."""
+        self._listener.close()
+        self._writer.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client = self._listener.accept()
+            except OSError:
+                return  # closed
+            threading.Thread(target=self._serve, args=(client,), name="committer-client", daemon=True).start()
+
+    def _serve(self, client: Connection) -> None:
+        """Read one client's requests in order; a second thread answers, so that a client that does not read stops nobody else."""
+        try:
+            deliver_challenge(client, self._key)  # here, not in accept: a frozen client holds up no other
+            answer_challenge(client, self._key)
+        except (AuthenticationError, OSError, EOFError) as error:
+            log.warning("refused a client: %s", error)
+            client.close()
+            return
+        answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        threading.Thread(target=_answer, args=(client, answers), name="committer-answers", daemon=True).start()
+        try:
+            while True:
+                number, payload = client.recv()
+                self._writer.submit(payload, lambda outcome, number=number: answers.put((number, outcome)))  # type: ignore[misc]
+        except (OSError, EOFError, Unavailable):
+            pass
+        except Exception:
+            log.exception("a client's request could not be read")
+        answers.put(None)
+
+    def _checkpoint(self, connection: SqlConnection) -> None:
+        """When nothing waits: shorten the log, so that a restart reads little."""
+        wal = self._path.with_name(self._path.name + "-wal")
+        if wal.exists() and wal.stat().st_size > IDLE_CHECKPOINT_BYTES:
+            raw = connection.connection.driver_connection
+            assert raw is not None
+            raw.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+
+def _answer(client: Connection, answers: queue.SimpleQueue[Any]) -> None:
+    try:
+        while (answer := answers.get()) is not None:
+            client.send(answer)
+    except OSError:
+        pass
+    finally:
+        client.close()
+
+
+def _outlived(parent: psutil.Process) -> bool:
+    """Whether the process has ended; its pid may have been given to another since."""
+    try:
+        return not parent.is_running() or bool(parent.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run until told to end or until the parent has ended. Exit code 3: another committer has the database."""
+    parser = argparse.ArgumentParser(prog="python -m actors.journal.committer", description=__doc__)
+    parser.add_argument("--url", required=True, help="sqlite:///path of the database")
+    parser.add_argument("--parent", type=int, default=0, help="end when this process has ended")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s committer %(levelname)s %(message)s")
+    ended = threading.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, lambda *_: ended.set())
+    try:
+        parent = psutil.Process(options.parent) if options.parent else None
+    except psutil.NoSuchProcess:
+        return 0
+    try:
+        held = lock(options.url)
+    except BlockingIOError:
+        print("another committer has this database", file=sys.stderr)
+        return 3
+    migrate(options.url)
+    committer = Committer(options.url)
+    print(READY, flush=True)
+    while not ended.wait(0.5):
+        if parent is not None and _outlived(parent):
+            break
+    committer.close()
+    os.close(held)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,123 @@
+"""Engines: how each role connects to the database, with the settings that the journal's promises rest on.
+
+SQLite: one writing connection (the committer's) with WAL and synchronous=FULL, asserted; readers can only read and never checkpoint.
+PostgreSQL: a writing connection cannot hold its locks for longer than five seconds while it does nothing or waits.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy.engine import URL
+from sqlalchemy.pool import NullPool, QueuePool
+
+from actors.journal.columns import dumps
+
+LOCK_TIMEOUT_MS = 5_000
+"""How long a writer waits for a lock, and how long PostgreSQL lets a writer sit idle inside a transaction."""
+
+WAL_PAGES = 4_000
+"""The committer moves the write-ahead log into the database after so many pages (16 MB)."""
+
+FULL = 2
+"""Value of SQLite's PRAGMA synchronous that makes a commit durable before COMMIT returns."""
+
+
+def parse(url: str) -> URL:
+    """The SQLAlchemy URL of a database, with the driver that Waybill uses. Raises ValueError for anything else."""
+    parsed = make_url(url)
+    backend = parsed.get_backend_name()
+    if backend == "sqlite":
+        if not parsed.database or parsed.database == ":memory:":
+            raise ValueError("a SQLite database must be a file: its readers and its writer are different processes")
+        return parsed.set(drivername="sqlite+pysqlite")
+    if backend == "postgresql":
+        return parsed.set(drivername="postgresql+psycopg")
+    raise ValueError(f"database {backend!r} is not supported: use sqlite or postgresql")
+
+
+def is_sqlite(url: str) -> bool:
+    """Whether the database is a SQLite file."""
+    return parse(url).get_backend_name() == "sqlite"
+
+
+def sqlite_path(url: str) -> Path:
+    """The file of a SQLite database."""
+    return Path(parse(url).database or "").absolute()
+
+
+def reader(url: str, *, connections: int = 4) -> Engine:
+    """An engine that can only read. Each transaction sees one state of the database."""
+    parsed = parse(url)
+    if parsed.get_backend_name() == "sqlite":
+        uri = f"file:{sqlite_path(url)}"
+        parsed = URL.create("sqlite+pysqlite", database=uri, query={"mode": "ro", "uri": "true"})
+        arguments: dict[str, Any] = {"isolation_level": None, "check_same_thread": False, "timeout": LOCK_TIMEOUT_MS / 1000}
+        engine = create_engine(
+            parsed, connect_args=arguments, poolclass=QueuePool, pool_size=connections, max_overflow=connections, json_serializer=dumps
+        )
+        event.listen(engine, "connect", _sqlite_reader)
+        event.listen(engine, "begin", _begin)
+        return engine
+    options = "-c default_transaction_read_only=on -c default_transaction_isolation=repeatable\\ read"
+    return create_engine(
+        parsed,
+        connect_args={"options": options, "connect_timeout": 5},
+        pool_size=connections,
+        max_overflow=connections,
+        pool_pre_ping=True,
+        json_serializer=dumps,
+    )
+
+
+def writer(url: str) -> Engine:
+    """An engine for one writing connection. On SQLite it is the committer's alone; every transaction begins IMMEDIATE."""
+    parsed = parse(url)
+    if parsed.get_backend_name() == "sqlite":
+        arguments: dict[str, Any] = {"isolation_level": None, "check_same_thread": False, "timeout": LOCK_TIMEOUT_MS / 1000}
+        engine = create_engine(parsed, connect_args=arguments, poolclass=NullPool, json_serializer=dumps)
+        event.listen(engine, "connect", _sqlite_writer)
+        event.listen(engine, "begin", _begin_immediate)
+        return engine
+    options = (
+        f"-c lock_timeout={LOCK_TIMEOUT_MS} -c idle_in_transaction_session_timeout={LOCK_TIMEOUT_MS} "
+        "-c synchronous_commit=on -c default_transaction_isolation=read\\ committed"
+    )
+    arguments = {"options": options, "connect_timeout": 5, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
+    return create_engine(parsed, connect_args=arguments, poolclass=NullPool, json_serializer=dumps)
+
+
+def assert_durable(connection: Connection) -> None:
+    """Raise RuntimeError unless COMMIT on this connection is durable when it returns."""
+    if connection.dialect.name == "sqlite":
+        mode = connection.exec_driver_sql("PRAGMA journal_mode").scalar_one()
+        synchronous = connection.exec_driver_sql("PRAGMA synchronous").scalar_one()
+        if mode != "wal" or synchronous != FULL:
+            raise RuntimeError(f"the writing connection is not durable: journal_mode={mode}, synchronous={synchronous}")
+    elif connection.exec_driver_sql("SHOW synchronous_commit").scalar_one() == "off":
+        raise RuntimeError("the writing connection is not durable: synchronous_commit=off")
+
+
+def _sqlite_reader(connection: Any, _record: Any) -> None:
+    connection.execute("PRAGMA query_only=ON")
+    connection.execute("PRAGMA wal_autocheckpoint=0")
+    connection.execute("PRAGMA mmap_size=1073741824")
+
+
+def _sqlite_writer(connection: Any, _record: Any) -> None:
+    connection.execute("PRAGMA page_size=8192")  # takes effect in a new database only; blobs are long
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA foreign_keys=ON")
+    connection.execute(f"PRAGMA wal_autocheckpoint={WAL_PAGES}")
+    connection.execute("PRAGMA cache_size=-65536")
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN")
+
+
+def _begin_immediate(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -1,0 +1,66 @@
+"""Bringing a database to the schema of this version, from empty or from any earlier one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+
+from actors.journal.database import sqlite_path, writer
+from actors.journal.tables import metadata
+from actors.rules.errors import FailedPrecondition
+
+MIGRATIONS = Path(__file__).with_name("migrations")
+
+MIGRATION_LOCK = 7_208_541
+"""Key of PostgreSQL's advisory lock that lets one process migrate at a time."""
+
+
+def configuration(connection: Connection) -> Config:
+    """Alembic's configuration, without a file: the scripts are in the package, the connection is given."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.attributes["connection"] = connection
+    return config
+
+
+def migrate(url: str, revision: str = "head") -> None:
+    """Create the database's tables or bring them up to date; without effect where they are.
+
+    All of it happens in one transaction. On SQLite no committer may be running on the file.
+    Raises FailedPrecondition where a newer version of Waybill has written the database.
+    """
+    engine = writer(url)
+    if engine.dialect.name == "sqlite":
+        sqlite_path(url).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with engine.begin() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(text("SET LOCAL lock_timeout = '60s'"))
+                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
+            config = configuration(connection)
+            current = MigrationContext.configure(connection).get_current_revision()
+            scripts = ScriptDirectory.from_config(config)
+            known = {script.revision for script in scripts.walk_revisions()}
+            if current is not None and current not in known:
+                raise FailedPrecondition("was written by a newer version of Waybill", field="database", value=current)
+            command.upgrade(config, revision)
+    finally:
+        engine.dispose()
+
+
+def differences(url: str) -> list[Any]:
+    """Where the database's schema differs from the tables of this version; empty after `migrate`."""
+    engine = writer(url)
+    try:
+        with engine.connect() as connection:
+            found: list[Any] = compare_metadata(MigrationContext.configure(connection), metadata)
+            return found
+    finally:
+        engine.dispose()
