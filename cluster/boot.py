@@ -11,10 +11,7 @@ import fcntl
 import json
 import logging
 import os
-import secrets
-import shutil
 import socket
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,6 +22,7 @@ import grpc
 import ray
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from actors.journal.committer import READY
 from cluster import database, ray_node
 from cluster.processes import Recorded, read_record, spawn, write_record
 from cluster.settings import LOOPBACK, Settings, SettingsError
@@ -52,8 +50,6 @@ class Running:
     doors: dict[int, Recorded] = field(default_factory=dict)
     heads: list[Recorded] = field(default_factory=list)
     owns_ray: bool = False
-    authkey: str = ""
-    sockets: Path | None = None
     lock: IO[str] | None = None
     reserved: socket.socket | None = None
 
@@ -63,27 +59,22 @@ class Running:
         host = self.settings.host
         return f"[{host}]:{self.settings.port}" if ":" in host else f"{host}:{self.settings.port}"
 
-    @property
-    def committer_socket(self) -> Path:
-        """Where the committer listens; a short path, for a unix socket's name is."""
-        assert self.sockets is not None
-        return self.sockets / "committer"
-
     def processes(self) -> list[Recorded]:
         """All processes that this Waybill started, but the shards, which are Ray's."""
         return [*self.doors.values(), *([self.committer] if self.committer else []), *self.heads]
 
     def start_committer(self) -> None:
-        """Start the one process that writes to the SQLite file. Its successor listens on the same socket."""
-        path = self.committer_socket
-        path.unlink(missing_ok=True)
-        arguments = ["--url", self.settings.url_text, "--socket", str(path)]
-        self.committer = spawn(
-            "committer", "actors.journal.committer", arguments, _logs(self.settings, "committer"), {}, secret=f"{self.authkey}\n"
-        )
-        committer = self.committer
-        _wait(path.exists, f"the committer (see {_logs(self.settings, 'committer')})", self.settings.start_timeout_s, [committer])
+        """Start the one process that writes to the SQLite file; return when it takes commits."""
+        log_file = _logs(self.settings, "committer")
+        written = log_file.stat().st_size if log_file.exists() else 0
+        arguments = ["--url", self.settings.url_text, "--parent", str(os.getpid())]
+        self.committer = spawn("committer", "actors.journal.committer", arguments, log_file, {})
         self.record()
+
+        def ready() -> bool:
+            return READY.encode() in log_file.read_bytes()[written:]
+
+        _wait(ready, "the committer", log_file, self.settings.start_timeout_s, [self.committer])
 
     def start_door(self, number: int) -> Recorded:
         """Start door process `number`; it shares the port with the others."""
@@ -95,8 +86,8 @@ class Running:
 
     def wait_until_serving(self) -> None:
         """Return when the doors say that they serve. Raises StartError where a door ends or time runs out."""
-        where = f"the doors (see {_logs(self.settings, 'door-*')})"
-        _wait(lambda: serving(self.settings), where, self.settings.start_timeout_s, list(self.doors.values()))
+        log_file = _logs(self.settings, "door-0")
+        _wait(lambda: serving(self.settings), "the doors", log_file, self.settings.start_timeout_s, list(self.doors.values()))
 
     def record(self) -> None:
         """Write the processes down for a successor."""
@@ -119,12 +110,10 @@ class Running:
         self.committer = None
         if self.reserved is not None:
             self.reserved.close()
-        if self.sockets is not None:
-            shutil.rmtree(self.sockets, ignore_errors=True)
         if self.lock is not None:
             self.record()
             self.lock.close()
-        self.reserved = self.sockets = self.lock = None
+        self.reserved = self.lock = None
 
     def __enter__(self) -> Running:
         return self
@@ -147,8 +136,6 @@ def start(settings: Settings, *, say: Callable[[str], None] = log.info) -> Runni
         count = database.prepare(settings)
         running.reserved, port = _reserve(settings)
         running.settings = settings = settings.model_copy(update={"shards": count, "port": port})
-        running.sockets = Path(tempfile.mkdtemp(prefix="waybill-"))
-        running.authkey = secrets.token_hex(32)
         if settings.is_sqlite:
             running.start_committer()
         say("starting Ray" if not settings.ray_address else f"joining Ray at {settings.ray_address}")
@@ -242,8 +229,6 @@ def _shard_config(running: Running) -> Any:
     settings = running.settings
     return ShardConfig(
         database_url=settings.url_text,
-        committer_socket=str(running.committer_socket) if settings.is_sqlite else "",
-        committer_authkey=running.authkey,
         shards=settings.shards,
         ring_bytes=settings.ring_bytes,
         snapshot_readings=settings.snapshot_readings,
@@ -273,14 +258,15 @@ def _end_shard(settings: Settings, number: int) -> None:
         log.debug("shard %d was gone already: %s", number, error)
 
 
-def _wait(done: Callable[[], bool], what: str, timeout_s: float, processes: list[Recorded]) -> None:
+def _wait(done: Callable[[], bool], what: str, log_file: Path, timeout_s: float, processes: list[Recorded]) -> None:
+    """Return when `done`. Raises StartError, with the end of the log, where a process ends before or time runs out."""
     deadline = time.monotonic() + timeout_s
     while not done():
-        for process in processes:
-            if not process.alive():
-                raise StartError(f"{what} did not start: process {process.pid} ended")
-        if time.monotonic() > deadline:
-            raise StartError(f"{what} did not start within {timeout_s:g} s")
+        ended = [process.pid for process in processes if not process.alive()]
+        if ended or time.monotonic() > deadline:
+            why = f"process {ended[0]} ended" if ended else f"not within {timeout_s:g} s"
+            told = log_file.read_text(encoding="utf-8", errors="replace")[-1500:].strip() if log_file.exists() else ""
+            raise StartError(f"{what} did not start: {why}; {log_file} ends with:\n{told}")
         time.sleep(POLL_S)
 
 

@@ -56,6 +56,7 @@ class Supervisor:
         committer = self.running.committer
         if committer is not None and not committer.alive():
             self._mend("the committer", self.running.start_committer)
+            self._owners.forget()
         for number, door in list(self.running.doors.items()):
             if not door.alive():
                 self._mend(f"door {number}", partial(self.running.start_door, number))
@@ -91,6 +92,7 @@ class Supervisor:
         self.running.stop()
         self.running = boot.start(self.running.settings)
         self._down = False
+        self._owners.forget()
 
 
 def up(settings: Settings, *, say: Say, ready: Callable[[Running], None]) -> None:

@@ -54,26 +54,26 @@ def postgres() -> Iterator[PostgreSQL]:
 
 
 @pytest.fixture(scope="session")
-def new_database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], str]]:
-    """Make an empty database of a kind, `sqlite` or `postgresql`; gives its URL. Those of PostgreSQL are dropped at the end."""
-    made: list[str] = []
+def new_database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """Make an empty database of a kind, `sqlite` or `postgresql`; gives its URL."""
 
     def make(kind: str) -> str:
         if kind == "sqlite":
             return f"sqlite:///{tmp_path_factory.mktemp('database') / 'waybill.db'}"
         server: PostgreSQL = request.getfixturevalue("postgres")
-        made.append(server.new_database())
-        return made[-1]
+        return server.new_database()
 
-    yield make
-    for url in made:
-        request.getfixturevalue("postgres").drop_database(url)
+    return make
 
 
 @pytest.fixture(params=DATABASES)
-def database_url(request: pytest.FixtureRequest, new_database: Callable[[str], str]) -> str:
+def database_url(request: pytest.FixtureRequest, new_database: Callable[[str], str]) -> Iterator[str]:
     """URL of an empty database, a new one for each test, of either kind."""
-    return new_database(request.param)
+    url = new_database(request.param)
+    server = request.getfixturevalue("postgres") if request.param == "postgresql" else None
+    yield url
+    if server is not None:
+        server.drop_database(url)
 
 
 @pytest.fixture(scope="session")
