@@ -11,6 +11,7 @@ A track is one limit id of one tag in one custody. It is given only readings of 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -234,8 +235,6 @@ def _feed(
     limits: Rows,
     skipped_mode: int,
 ) -> Rows:
-    value_row = np.full(len(COLUMNS), -1, np.int64)
-    value_row[list(codes)] = np.arange(len(codes))
     arguments = (
         _plain(first, np.int32),
         _plain(count, np.int32),
@@ -243,7 +242,7 @@ def _feed(
         _plain(groups.start, np.int64),
         _plain(groups.order, np.int64),
         _plain(sensed_us, np.int64),
-        value_row,
+        _value_row(tuple(codes)),
         _plain(values, np.float64),
         windows,
         limits,
@@ -265,7 +264,18 @@ def _limit_at(windows: Rows, track: Any) -> int:
 
 def _plain(array: npt.ArrayLike, dtype: npt.DTypeLike) -> Any:
     """The array as the kernels take it: of this type, contiguous and aligned; not copied where it is so already."""
+    if isinstance(array, np.ndarray) and array.dtype == dtype and array.flags.c_contiguous and array.flags.aligned:
+        return array
     return np.require(array, dtype, ("C", "A"))
+
+
+@lru_cache(maxsize=256)
+def _value_row(codes: tuple[int, ...]) -> I8:
+    """Row of a batch's values by column code, -1 where absent."""
+    rows = np.full(len(COLUMNS), -1, np.int64)
+    rows[list(codes)] = np.arange(len(codes))
+    rows.flags.writeable = False
+    return rows
 
 
 def _drain(kernel: Callable[[I8, Rows], int], position: I8, end: int) -> Rows:
@@ -273,7 +283,7 @@ def _drain(kernel: Callable[[I8, Rows], int], position: I8, end: int) -> Rows:
     parts = []
     room = _FIRST_ROOM
     while True:
-        out = np.zeros(room, RUN)
+        out = np.empty(room, RUN)  # a RUN has no padding, so that equal runs are equal bytes
         written = kernel(position, out)
         parts.append(out[:written])
         if position[0] >= end:

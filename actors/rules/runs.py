@@ -102,7 +102,7 @@ RUN = np.dtype(
     [
         ("track", "i4"),
         ("limit", "i4"),
-        ("kind", "u1"),
+        ("kind", "i4"),
         ("readings", "i4"),
         ("start_us", "i8"),
         ("triggered_us", "i8"),
