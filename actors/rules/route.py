@@ -56,7 +56,7 @@ DEVIATION_EVENT = np.dtype(
     align=True,
 )
 """deviation: index into the DEVIATION rows. from_us, to_us: the time off route (to_us FOREVER_US for OFF_ROUTE). extreme_m: the
-largest deviation so far and its time (the earliest of equals), good to 1 part in 10^5 below 99 km, else to 0.6 %."""
+largest deviation so far and its time (the earliest of equals), good to 3 parts in 10^5 below 99 km, else to 0.6 %."""
 
 
 @dataclass(frozen=True, slots=True)
