@@ -43,7 +43,7 @@ from actors.rules.errors import FailedPrecondition
 @contextmanager
 def reading(engine: Engine) -> Iterator[Session]:
     """A session for reads whose records stay usable after it."""
-    with Session(engine, expire_on_commit=False) as session:
+    with Session(engine, expire_on_commit=False, autoflush=False) as session:
         yield session
         session.expunge_all()
 
