@@ -30,6 +30,7 @@ TEXT_MAX = 64
 
 NAME_MAX = 256
 NOTE_MAX = 4096
+DESCRIPTION_MAX = NOTE_MAX
 
 _IDENTITY = re.compile(r"[A-Za-z0-9._:~-]{1,64}", re.ASCII)
 _UNIT = re.compile(r"[A-Z0-9]{2,3}", re.ASCII)
@@ -213,6 +214,17 @@ def labels(arguments: Arguments, name: str = "labels", *, within: str = "", most
         raise InvalidArgument(f"must have at most {most} entries", field=within + name, value=len(value))
     field = within + name
     return {text({"key": key}, "key", within=f"{field}.", required=True): text(value, key, within=f"{field}.") for key in value}
+
+
+def etag(arguments: Arguments, name: str = "etag") -> int | None:
+    """The version that the caller decided on; None where the caller does not care."""
+    value = arguments.get(name)
+    if value is None or value == "":
+        return None
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        raise InvalidArgument("must be an etag that was given by an earlier answer", field=name, value=value) from None
 
 
 def check_etag(arguments: Arguments, current: int, *, within: str = "", required: bool = True) -> None:

@@ -25,39 +25,41 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17waybill/v1/common.proto\x12\nwaybill.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"5\n\x06LatLng\x12\x14\n\x0clatitude_deg\x18\x01 \x01(\x01\x12\x15\n\rlongitude_deg\x18\x02 \x01(\x01\"\xfe\x01\n\x08Geofence\x12\x10\n\x08\x66\x65nce_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12)\n\x06\x63ircle\x18\x03 \x01(\x0b\x32\x17.waybill.v1.CircleShapeH\x00\x12+\n\x07polygon\x18\x04 \x01(\x0b\x32\x18.waybill.v1.PolygonShapeH\x00\x12-\n\x08\x63orridor\x18\x05 \x01(\x0b\x32\x19.waybill.v1.CorridorShapeH\x00\x12\x14\n\x07\x63onfirm\x18\x06 \x01(\x05H\x01\x88\x01\x01\x12\x14\n\x07\x64well_s\x18\x07 \x01(\x01H\x02\x88\x01\x01\x42\x07\n\x05shapeB\n\n\x08_confirmB\n\n\x08_dwell_s\"C\n\x0b\x43ircleShape\x12\"\n\x06\x63\x65nter\x18\x01 \x01(\x0b\x32\x12.waybill.v1.LatLng\x12\x10\n\x08radius_m\x18\x02 \x01(\x01\"\\\n\x0cPolygonShape\x12%\n\x05outer\x18\x01 \x01(\x0b\x32\x16.waybill.v1.LinearRing\x12%\n\x05holes\x18\x02 \x03(\x0b\x32\x16.waybill.v1.LinearRing\"0\n\nLinearRing\x12\"\n\x06points\x18\x01 \x03(\x0b\x32\x12.waybill.v1.LatLng\"I\n\rCorridorShape\x12\"\n\x06points\x18\x01 \x03(\x0b\x32\x12.waybill.v1.LatLng\x12\x14\n\x0chalf_width_m\x18\x02 \x01(\x01\"-\n\x06LotRef\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\x12\n\nlot_number\x18\x02 \x01(\t\"\x8e\x02\n\x05Visit\x12#\n\x04kind\x18\x01 \x01(\x0e\x32\x15.waybill.v1.VisitKind\x12\x10\n\x08\x66\x65nce_id\x18\x02 \x01(\t\x12\x0f\n\x07stop_id\x18\x03 \x01(\t\x12\x0e\n\x06tag_id\x18\x04 \x01(\t\x12\x30\n\x0c\x65ntered_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tleft_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12$\n\x08location\x18\x07 \x01(\x0b\x32\x12.waybill.v1.LatLng\x12\x17\n\ndistance_m\x18\x08 \x01(\x01H\x00\x88\x01\x01\x42\r\n\x0b_distance_m*\x86\x03\n\x06Metric\x12\x16\n\x12METRIC_UNSPECIFIED\x10\x00\x12\x18\n\x14METRIC_TEMPERATURE_C\x10\x01\x12 \n\x1cMETRIC_RELATIVE_HUMIDITY_PCT\x10\x02\x12\x12\n\x0eMETRIC_SHOCK_G\x10\x03\x12\x14\n\x10METRIC_LIGHT_LUX\x10\x04\x12\x13\n\x0fMETRIC_TILT_DEG\x10\x05\x12\x17\n\x13METRIC_PRESSURE_HPA\x10\x06\x12\x14\n\x10METRIC_BATTERY_V\x10\x07\x12\x14\n\x10METRIC_DOOR_OPEN\x10\x08\x12\x19\n\x15METRIC_VIBRATION_MM_S\x10\t\x12\x12\n\x0eMETRIC_CO2_PCT\x10\n\x12\x11\n\rMETRIC_O2_PCT\x10\x0b\x12\x17\n\x13METRIC_LATITUDE_DEG\x10\x0c\x12\x18\n\x14METRIC_LONGITUDE_DEG\x10\r\x12\x19\n\x15METRIC_GPS_ACCURACY_M\x10\x0e\x12\x14\n\x10METRIC_SPEED_MPS\x10\x0f*\xad\x01\n\x0bQualityFlag\x12\x1c\n\x18QUALITY_FLAG_UNSPECIFIED\x10\x00\x12\x15\n\x11QUALITY_FLAG_GOOD\x10\x01\x12\x1e\n\x1aQUALITY_FLAG_NOT_EVALUATED\x10\x02\x12\x18\n\x14QUALITY_FLAG_SUSPECT\x10\x03\x12\x15\n\x11QUALITY_FLAG_FAIL\x10\x04\x12\x18\n\x14QUALITY_FLAG_MISSING\x10\t*d\n\x08Severity\x12\x18\n\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x11\n\rSEVERITY_INFO\x10\x01\x12\x14\n\x10SEVERITY_WARNING\x10\x02\x12\x15\n\x11SEVERITY_CRITICAL\x10\x03*\x81\x01\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x11\n\rSTAGE_PACKING\x10\x01\x12\x11\n\rSTAGE_LOADING\x10\x02\x12\x14\n\x10STAGE_IN_TRANSIT\x10\x03\x12\x13\n\x0fSTAGE_UNLOADING\x10\x04\x12\x10\n\x0cSTAGE_STORED\x10\x05*i\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x13\n\x0fVERDICT_NO_DATA\x10\x01\x12\x19\n\x15VERDICT_WITHIN_LIMITS\x10\x02\x12\x15\n\x11VERDICT_EXCURSION\x10\x03*\x8b\x01\n\tVisitKind\x12\x1a\n\x16VISIT_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10VISIT_KIND_VISIT\x10\x01\x12\x1d\n\x19VISIT_KIND_PASSED_THROUGH\x10\x02\x12\x13\n\x0fVISIT_KIND_STOP\x10\x03\x12\x18\n\x14VISIT_KIND_OFF_ROUTE\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17waybill/v1/common.proto\x12\nwaybill.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"5\n\x06LatLng\x12\x14\n\x0clatitude_deg\x18\x01 \x01(\x01\x12\x15\n\rlongitude_deg\x18\x02 \x01(\x01\"\xa8\x02\n\x08Geofence\x12\x10\n\x08\x66\x65nce_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12)\n\x06\x63ircle\x18\x03 \x01(\x0b\x32\x17.waybill.v1.CircleShapeH\x00\x12+\n\x07polygon\x18\x04 \x01(\x0b\x32\x18.waybill.v1.PolygonShapeH\x00\x12-\n\x08\x63orridor\x18\x05 \x01(\x0b\x32\x19.waybill.v1.CorridorShapeH\x00\x12\x14\n\x07\x63onfirm\x18\x06 \x01(\x05H\x01\x88\x01\x01\x12\x14\n\x07\x64well_s\x18\x07 \x01(\x01H\x02\x88\x01\x01\x12(\n\x08\x61lert_on\x18\x08 \x03(\x0e\x32\x16.waybill.v1.FenceEventB\x07\n\x05shapeB\n\n\x08_confirmB\n\n\x08_dwell_s\"C\n\x0b\x43ircleShape\x12\"\n\x06\x63\x65nter\x18\x01 \x01(\x0b\x32\x12.waybill.v1.LatLng\x12\x10\n\x08radius_m\x18\x02 \x01(\x01\"\\\n\x0cPolygonShape\x12%\n\x05outer\x18\x01 \x01(\x0b\x32\x16.waybill.v1.LinearRing\x12%\n\x05holes\x18\x02 \x03(\x0b\x32\x16.waybill.v1.LinearRing\"0\n\nLinearRing\x12\"\n\x06points\x18\x01 \x03(\x0b\x32\x12.waybill.v1.LatLng\"I\n\rCorridorShape\x12\"\n\x06points\x18\x01 \x03(\x0b\x32\x12.waybill.v1.LatLng\x12\x14\n\x0chalf_width_m\x18\x02 \x01(\x01\"-\n\x06LotRef\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\x12\n\nlot_number\x18\x02 \x01(\t\"\x8e\x02\n\x05Visit\x12#\n\x04kind\x18\x01 \x01(\x0e\x32\x15.waybill.v1.VisitKind\x12\x10\n\x08\x66\x65nce_id\x18\x02 \x01(\t\x12\x0f\n\x07stop_id\x18\x03 \x01(\t\x12\x0e\n\x06tag_id\x18\x04 \x01(\t\x12\x30\n\x0c\x65ntered_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tleft_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12$\n\x08location\x18\x07 \x01(\x0b\x32\x12.waybill.v1.LatLng\x12\x17\n\ndistance_m\x18\x08 \x01(\x01H\x00\x88\x01\x01\x42\r\n\x0b_distance_m*\x86\x03\n\x06Metric\x12\x16\n\x12METRIC_UNSPECIFIED\x10\x00\x12\x18\n\x14METRIC_TEMPERATURE_C\x10\x01\x12 \n\x1cMETRIC_RELATIVE_HUMIDITY_PCT\x10\x02\x12\x12\n\x0eMETRIC_SHOCK_G\x10\x03\x12\x14\n\x10METRIC_LIGHT_LUX\x10\x04\x12\x13\n\x0fMETRIC_TILT_DEG\x10\x05\x12\x17\n\x13METRIC_PRESSURE_HPA\x10\x06\x12\x14\n\x10METRIC_BATTERY_V\x10\x07\x12\x14\n\x10METRIC_DOOR_OPEN\x10\x08\x12\x19\n\x15METRIC_VIBRATION_MM_S\x10\t\x12\x12\n\x0eMETRIC_CO2_PCT\x10\n\x12\x11\n\rMETRIC_O2_PCT\x10\x0b\x12\x17\n\x13METRIC_LATITUDE_DEG\x10\x0c\x12\x18\n\x14METRIC_LONGITUDE_DEG\x10\r\x12\x19\n\x15METRIC_GPS_ACCURACY_M\x10\x0e\x12\x14\n\x10METRIC_SPEED_MPS\x10\x0f*\xad\x01\n\x0bQualityFlag\x12\x1c\n\x18QUALITY_FLAG_UNSPECIFIED\x10\x00\x12\x15\n\x11QUALITY_FLAG_GOOD\x10\x01\x12\x1e\n\x1aQUALITY_FLAG_NOT_EVALUATED\x10\x02\x12\x18\n\x14QUALITY_FLAG_SUSPECT\x10\x03\x12\x15\n\x11QUALITY_FLAG_FAIL\x10\x04\x12\x18\n\x14QUALITY_FLAG_MISSING\x10\t*d\n\x08Severity\x12\x18\n\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x11\n\rSEVERITY_INFO\x10\x01\x12\x14\n\x10SEVERITY_WARNING\x10\x02\x12\x15\n\x11SEVERITY_CRITICAL\x10\x03*\x81\x01\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x11\n\rSTAGE_PACKING\x10\x01\x12\x11\n\rSTAGE_LOADING\x10\x02\x12\x14\n\x10STAGE_IN_TRANSIT\x10\x03\x12\x13\n\x0fSTAGE_UNLOADING\x10\x04\x12\x10\n\x0cSTAGE_STORED\x10\x05*i\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x13\n\x0fVERDICT_NO_DATA\x10\x01\x12\x19\n\x15VERDICT_WITHIN_LIMITS\x10\x02\x12\x15\n\x11VERDICT_EXCURSION\x10\x03*v\n\nFenceEvent\x12\x1b\n\x17\x46\x45NCE_EVENT_UNSPECIFIED\x10\x00\x12\x15\n\x11\x46\x45NCE_EVENT_ENTER\x10\x01\x12\x14\n\x10\x46\x45NCE_EVENT_EXIT\x10\x02\x12\x1e\n\x1a\x46\x45NCE_EVENT_PASSED_THROUGH\x10\x03*\x8b\x01\n\tVisitKind\x12\x1a\n\x16VISIT_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10VISIT_KIND_VISIT\x10\x01\x12\x1d\n\x19VISIT_KIND_PASSED_THROUGH\x10\x02\x12\x13\n\x0fVISIT_KIND_STOP\x10\x03\x12\x18\n\x14VISIT_KIND_OFF_ROUTE\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'waybill.v1.common_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_METRIC']._serialized_start=993
-  _globals['_METRIC']._serialized_end=1383
-  _globals['_QUALITYFLAG']._serialized_start=1386
-  _globals['_QUALITYFLAG']._serialized_end=1559
-  _globals['_SEVERITY']._serialized_start=1561
-  _globals['_SEVERITY']._serialized_end=1661
-  _globals['_STAGE']._serialized_start=1664
-  _globals['_STAGE']._serialized_end=1793
-  _globals['_VERDICT']._serialized_start=1795
-  _globals['_VERDICT']._serialized_end=1900
-  _globals['_VISITKIND']._serialized_start=1903
-  _globals['_VISITKIND']._serialized_end=2042
+  _globals['_METRIC']._serialized_start=1035
+  _globals['_METRIC']._serialized_end=1425
+  _globals['_QUALITYFLAG']._serialized_start=1428
+  _globals['_QUALITYFLAG']._serialized_end=1601
+  _globals['_SEVERITY']._serialized_start=1603
+  _globals['_SEVERITY']._serialized_end=1703
+  _globals['_STAGE']._serialized_start=1706
+  _globals['_STAGE']._serialized_end=1835
+  _globals['_VERDICT']._serialized_start=1837
+  _globals['_VERDICT']._serialized_end=1942
+  _globals['_FENCEEVENT']._serialized_start=1944
+  _globals['_FENCEEVENT']._serialized_end=2062
+  _globals['_VISITKIND']._serialized_start=2065
+  _globals['_VISITKIND']._serialized_end=2204
   _globals['_LATLNG']._serialized_start=72
   _globals['_LATLNG']._serialized_end=125
   _globals['_GEOFENCE']._serialized_start=128
-  _globals['_GEOFENCE']._serialized_end=382
-  _globals['_CIRCLESHAPE']._serialized_start=384
-  _globals['_CIRCLESHAPE']._serialized_end=451
-  _globals['_POLYGONSHAPE']._serialized_start=453
-  _globals['_POLYGONSHAPE']._serialized_end=545
-  _globals['_LINEARRING']._serialized_start=547
-  _globals['_LINEARRING']._serialized_end=595
-  _globals['_CORRIDORSHAPE']._serialized_start=597
-  _globals['_CORRIDORSHAPE']._serialized_end=670
-  _globals['_LOTREF']._serialized_start=672
-  _globals['_LOTREF']._serialized_end=717
-  _globals['_VISIT']._serialized_start=720
-  _globals['_VISIT']._serialized_end=990
+  _globals['_GEOFENCE']._serialized_end=424
+  _globals['_CIRCLESHAPE']._serialized_start=426
+  _globals['_CIRCLESHAPE']._serialized_end=493
+  _globals['_POLYGONSHAPE']._serialized_start=495
+  _globals['_POLYGONSHAPE']._serialized_end=587
+  _globals['_LINEARRING']._serialized_start=589
+  _globals['_LINEARRING']._serialized_end=637
+  _globals['_CORRIDORSHAPE']._serialized_start=639
+  _globals['_CORRIDORSHAPE']._serialized_end=712
+  _globals['_LOTREF']._serialized_start=714
+  _globals['_LOTREF']._serialized_end=759
+  _globals['_VISIT']._serialized_start=762
+  _globals['_VISIT']._serialized_end=1032
 # @@protoc_insertion_point(module_scope)

@@ -251,6 +251,26 @@ VERDICT_EXCURSION: Verdict.ValueType  # 3
 """At least one confirmed excursion that is not retracted."""
 Global___Verdict: _TypeAlias = Verdict  # noqa: Y015
 
+class _FenceEvent:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FenceEventEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FenceEvent.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FENCE_EVENT_UNSPECIFIED: _FenceEvent.ValueType  # 0
+    FENCE_EVENT_ENTER: _FenceEvent.ValueType  # 1
+    FENCE_EVENT_EXIT: _FenceEvent.ValueType  # 2
+    FENCE_EVENT_PASSED_THROUGH: _FenceEvent.ValueType  # 3
+
+class FenceEvent(_FenceEvent, metaclass=_FenceEventEnumTypeWrapper):
+    """What can happen at a geofence."""
+
+FENCE_EVENT_UNSPECIFIED: FenceEvent.ValueType  # 0
+FENCE_EVENT_ENTER: FenceEvent.ValueType  # 1
+FENCE_EVENT_EXIT: FenceEvent.ValueType  # 2
+FENCE_EVENT_PASSED_THROUGH: FenceEvent.ValueType  # 3
+Global___FenceEvent: _TypeAlias = FenceEvent  # noqa: Y015
+
 class _VisitKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -322,6 +342,7 @@ class Geofence(_message.Message):
     CORRIDOR_FIELD_NUMBER: _builtins.int
     CONFIRM_FIELD_NUMBER: _builtins.int
     DWELL_S_FIELD_NUMBER: _builtins.int
+    ALERT_ON_FIELD_NUMBER: _builtins.int
     fence_id: _builtins.str
     """Unique within its owner."""
     name: _builtins.str
@@ -336,6 +357,10 @@ class Geofence(_message.Message):
     def polygon(self) -> Global___PolygonShape: ...
     @_builtins.property
     def corridor(self) -> Global___CorridorShape: ...
+    @_builtins.property
+    def alert_on(self) -> _containers.RepeatedScalarFieldContainer[Global___FenceEvent.ValueType]:
+        """What raises an alert. Empty: nothing, visits are only recorded."""
+
     def __init__(
         self,
         *,
@@ -346,10 +371,11 @@ class Geofence(_message.Message):
         corridor: Global___CorridorShape | None = ...,
         confirm: _builtins.int | None = ...,
         dwell_s: _builtins.float | None = ...,
+        alert_on: _abc.Iterable[Global___FenceEvent.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_confirm", b"_confirm", "_dwell_s", b"_dwell_s", "circle", b"circle", "confirm", b"confirm", "corridor", b"corridor", "dwell_s", b"dwell_s", "polygon", b"polygon", "shape", b"shape"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_confirm", b"_confirm", "_dwell_s", b"_dwell_s", "circle", b"circle", "confirm", b"confirm", "corridor", b"corridor", "dwell_s", b"dwell_s", "fence_id", b"fence_id", "name", b"name", "polygon", b"polygon", "shape", b"shape"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_confirm", b"_confirm", "_dwell_s", b"_dwell_s", "alert_on", b"alert_on", "circle", b"circle", "confirm", b"confirm", "corridor", b"corridor", "dwell_s", b"dwell_s", "fence_id", b"fence_id", "name", b"name", "polygon", b"polygon", "shape", b"shape"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__confirm: _TypeAlias = _typing.Literal["confirm"]  # noqa: Y015
     _WhichOneofArgType__confirm: _TypeAlias = _typing.Literal["_confirm", b"_confirm"]  # noqa: Y015

@@ -305,7 +305,7 @@ class ProfileBasis(_message.Message):
     version: _builtins.int
     """0: the newest."""
     allowance_s: _builtins.float
-    """Given to every limit of the basis whose allowance is left to the user (absent there); such a profile needs it."""
+    """Given to every limit of the basis that can become an excursion, where the basis leaves its allowance to the user (ranges as "freezer"); such a profile needs it."""
     def __init__(
         self,
         *,
@@ -384,7 +384,7 @@ class UpdateProfileRequest(_message.Message):
     def profile(self) -> Global___Profile: ...
     @_builtins.property
     def in_force_from_time(self) -> _timestamp_pb2.Timestamp:
-        """Required: from when (sensed time) the new version is in force."""
+        """From when (sensed time) the new version is in force; may lie in the past. Absent: now."""
 
     def __init__(
         self,

@@ -139,6 +139,7 @@ class Shipment(_message.Message):
     CREATED_TIME_FIELD_NUMBER: _builtins.int
     UPDATED_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    LATENESS_TOLERANCE_S_FIELD_NUMBER: _builtins.int
     shipment_id: _builtins.str
     reference: _builtins.str
     """The caller's own number; need not be unique."""
@@ -148,12 +149,14 @@ class Shipment(_message.Message):
     stage: _common_pb2.Stage.ValueType
     """Output only."""
     profile_id: _builtins.str
-    """What it is judged by. Empty: nothing is judged but positions."""
+    """What it is judged by. Empty at creation: the one profile that its items name, if they agree; else nothing is judged but positions."""
     profile_version: _builtins.int
     """0: the newest version, and each later one from when it is in force. Else this version is kept."""
     container_number: _builtins.str
     """ISO 6346, checked. Empty: none."""
     etag: _builtins.str
+    lateness_tolerance_s: _builtins.float
+    """An arrival is late when its planned time and so many seconds have passed; up to 30 days. Absent: 0."""
     @_builtins.property
     def stops(self) -> _containers.RepeatedCompositeFieldContainer[Global___Stop]:
         """In order of travel, origin first; up to 100."""
@@ -208,12 +211,15 @@ class Shipment(_message.Message):
         created_time: _timestamp_pb2.Timestamp | None = ...,
         updated_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        lateness_tolerance_s: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancelled_time", b"cancelled_time", "created_time", b"created_time", "delivered_time", b"delivered_time", "departed_time", b"departed_time", "route", b"route", "updated_time", b"updated_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_lateness_tolerance_s", b"_lateness_tolerance_s", "cancelled_time", b"cancelled_time", "created_time", b"created_time", "delivered_time", b"delivered_time", "departed_time", b"departed_time", "lateness_tolerance_s", b"lateness_tolerance_s", "route", b"route", "updated_time", b"updated_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled_time", b"cancelled_time", "container_number", b"container_number", "created_time", b"created_time", "delivered_time", b"delivered_time", "departed_time", b"departed_time", "description", b"description", "etag", b"etag", "geofences", b"geofences", "handling_units", b"handling_units", "labels", b"labels", "profile_id", b"profile_id", "profile_version", b"profile_version", "reference", b"reference", "route", b"route", "shipment_id", b"shipment_id", "stage", b"stage", "state", b"state", "stops", b"stops", "updated_time", b"updated_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_lateness_tolerance_s", b"_lateness_tolerance_s", "cancelled_time", b"cancelled_time", "container_number", b"container_number", "created_time", b"created_time", "delivered_time", b"delivered_time", "departed_time", b"departed_time", "description", b"description", "etag", b"etag", "geofences", b"geofences", "handling_units", b"handling_units", "labels", b"labels", "lateness_tolerance_s", b"lateness_tolerance_s", "profile_id", b"profile_id", "profile_version", b"profile_version", "reference", b"reference", "route", b"route", "shipment_id", b"shipment_id", "stage", b"stage", "state", b"state", "stops", b"stops", "updated_time", b"updated_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__lateness_tolerance_s: _TypeAlias = _typing.Literal["lateness_tolerance_s"]  # noqa: Y015
+    _WhichOneofArgType__lateness_tolerance_s: _TypeAlias = _typing.Literal["_lateness_tolerance_s", b"_lateness_tolerance_s"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__lateness_tolerance_s) -> _WhichOneofReturnType__lateness_tolerance_s | None: ...
 
 Global___Shipment: _TypeAlias = Shipment  # noqa: Y015
 
@@ -244,7 +250,7 @@ class Stop(_message.Message):
     warehouse_id: _builtins.str
     """A warehouse of this system. Empty: none."""
     radius_m: _builtins.float
-    """With `location`: visits within this distance are watched, as fence "stop/" + stop_id. Above 0, up to 1,000,000. Absent: not watched."""
+    """With `location`: visits within this distance are watched, as fence "stop/" + stop_id. Above 0, up to 1,000,000. Absent: 500."""
     @_builtins.property
     def location(self) -> _common_pb2.LatLng: ...
     @_builtins.property

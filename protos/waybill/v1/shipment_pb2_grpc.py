@@ -131,9 +131,10 @@ class ShipmentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateShipment(self, request, context):
-        """Changes a shipment. Fields that can be masked: reference, description, profile_id, stops, handling_units, geofences, route, container_number, labels.
-        A change of profile, stops' fences, geofences or route is in force from `effective_time` (sensed time; absent: now); earlier readings stay judged as they were, later ones are re-judged.
-        NOT_FOUND, STALE_ETAG, INVALID_ARGUMENT as in create. FAILED_PRECONDITION: it is cancelled.
+        """Changes a shipment. Fields that can be masked: reference, description, profile_id (with profile_version), stops, handling_units, geofences, route, container_number, labels,
+        lateness_tolerance_s. Another profile is in force from `effective_time` (sensed time, not later than now; absent: now); earlier readings stay judged as they were, later ones are re-judged.
+        Changed stops, geofences and routes hold for the whole journey: its visits are found again. Stops that a milestone names keep their id and place.
+        NOT_FOUND, STALE_ETAG, INVALID_ARGUMENT as in create. FAILED_PRECONDITION: it is cancelled, or a named stop would be lost. Idempotent by `request_id`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

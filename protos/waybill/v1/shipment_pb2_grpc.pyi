@@ -44,9 +44,10 @@ class ShipmentServiceStub:
     ListShipments: _grpc.UnaryUnaryMultiCallable[_shipment_pb2.ListShipmentsRequest, _shipment_pb2.ListShipmentsResponse]
     """Shipments, newest created first."""
     UpdateShipment: _grpc.UnaryUnaryMultiCallable[_shipment_pb2.UpdateShipmentRequest, _shipment_pb2.UpdateShipmentResponse]
-    """Changes a shipment. Fields that can be masked: reference, description, profile_id, stops, handling_units, geofences, route, container_number, labels.
-    A change of profile, stops' fences, geofences or route is in force from `effective_time` (sensed time; absent: now); earlier readings stay judged as they were, later ones are re-judged.
-    NOT_FOUND, STALE_ETAG, INVALID_ARGUMENT as in create. FAILED_PRECONDITION: it is cancelled.
+    """Changes a shipment. Fields that can be masked: reference, description, profile_id (with profile_version), stops, handling_units, geofences, route, container_number, labels,
+    lateness_tolerance_s. Another profile is in force from `effective_time` (sensed time, not later than now; absent: now); earlier readings stay judged as they were, later ones are re-judged.
+    Changed stops, geofences and routes hold for the whole journey: its visits are found again. Stops that a milestone names keep their id and place.
+    NOT_FOUND, STALE_ETAG, INVALID_ARGUMENT as in create. FAILED_PRECONDITION: it is cancelled, or a named stop would be lost. Idempotent by `request_id`.
     """
     CancelShipment: _grpc.UnaryUnaryMultiCallable[_shipment_pb2.CancelShipmentRequest, _shipment_pb2.CancelShipmentResponse]
     """Cancels a shipment that is PLANNED or IN_TRANSIT, with a reason. Open custodies end at `cancel_time` (absent: now). What was judged stays. Cancelling again gives the same answer.
@@ -98,9 +99,10 @@ class ShipmentServiceAsyncStub(ShipmentServiceStub):
     ListShipments: _aio.UnaryUnaryMultiCallable[_shipment_pb2.ListShipmentsRequest, _shipment_pb2.ListShipmentsResponse]  # type: ignore[assignment]
     """Shipments, newest created first."""
     UpdateShipment: _aio.UnaryUnaryMultiCallable[_shipment_pb2.UpdateShipmentRequest, _shipment_pb2.UpdateShipmentResponse]  # type: ignore[assignment]
-    """Changes a shipment. Fields that can be masked: reference, description, profile_id, stops, handling_units, geofences, route, container_number, labels.
-    A change of profile, stops' fences, geofences or route is in force from `effective_time` (sensed time; absent: now); earlier readings stay judged as they were, later ones are re-judged.
-    NOT_FOUND, STALE_ETAG, INVALID_ARGUMENT as in create. FAILED_PRECONDITION: it is cancelled.
+    """Changes a shipment. Fields that can be masked: reference, description, profile_id (with profile_version), stops, handling_units, geofences, route, container_number, labels,
+    lateness_tolerance_s. Another profile is in force from `effective_time` (sensed time, not later than now; absent: now); earlier readings stay judged as they were, later ones are re-judged.
+    Changed stops, geofences and routes hold for the whole journey: its visits are found again. Stops that a milestone names keep their id and place.
+    NOT_FOUND, STALE_ETAG, INVALID_ARGUMENT as in create. FAILED_PRECONDITION: it is cancelled, or a named stop would be lost. Idempotent by `request_id`.
     """
     CancelShipment: _aio.UnaryUnaryMultiCallable[_shipment_pb2.CancelShipmentRequest, _shipment_pb2.CancelShipmentResponse]  # type: ignore[assignment]
     """Cancels a shipment that is PLANNED or IN_TRANSIT, with a reason. Open custodies end at `cancel_time` (absent: now). What was judged stays. Cancelling again gives the same answer.
@@ -173,9 +175,10 @@ class ShipmentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _shipment_pb2.UpdateShipmentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_shipment_pb2.UpdateShipmentResponse, _abc.Awaitable[_shipment_pb2.UpdateShipmentResponse]]:
-        """Changes a shipment. Fields that can be masked: reference, description, profile_id, stops, handling_units, geofences, route, container_number, labels.
-        A change of profile, stops' fences, geofences or route is in force from `effective_time` (sensed time; absent: now); earlier readings stay judged as they were, later ones are re-judged.
-        NOT_FOUND, STALE_ETAG, INVALID_ARGUMENT as in create. FAILED_PRECONDITION: it is cancelled.
+        """Changes a shipment. Fields that can be masked: reference, description, profile_id (with profile_version), stops, handling_units, geofences, route, container_number, labels,
+        lateness_tolerance_s. Another profile is in force from `effective_time` (sensed time, not later than now; absent: now); earlier readings stay judged as they were, later ones are re-judged.
+        Changed stops, geofences and routes hold for the whole journey: its visits are found again. Stops that a milestone names keep their id and place.
+        NOT_FOUND, STALE_ETAG, INVALID_ARGUMENT as in create. FAILED_PRECONDITION: it is cancelled, or a named stop would be lost. Idempotent by `request_id`.
         """
 
     @_abc_1.abstractmethod

@@ -29,7 +29,7 @@ from waybill.v1 import exposure_pb2 as waybill_dot_v1_dot_exposure__pb2
 from waybill.v1 import tag_pb2 as waybill_dot_v1_dot_tag__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1awaybill/v1/warehouse.proto\x12\nwaybill.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17waybill/v1/common.proto\x1a\x19waybill/v1/exposure.proto\x1a\x14waybill/v1/tag.proto\"\xe7\x02\n\tWarehouse\x12\x14\n\x0cwarehouse_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0b\n\x03gln\x18\x03 \x01(\t\x12\x0e\n\x06locode\x18\x04 \x01(\t\x12$\n\x08location\x18\x05 \x01(\x0b\x32\x12.waybill.v1.LatLng\x12\x31\n\x06labels\x18\x06 \x03(\x0b\x32!.waybill.v1.Warehouse.LabelsEntry\x12\x1f\n\x05zones\x18\x07 \x03(\x0b\x32\x10.waybill.v1.Zone\x12\x30\n\x0c\x63reated_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0cupdated_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\n \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb7\x02\n\x04Zone\x12\x14\n\x0cwarehouse_id\x18\x01 \x01(\t\x12\x0f\n\x07zone_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x12\n\nprofile_id\x18\x04 \x01(\t\x12\x17\n\x0fprofile_version\x18\x05 \x01(\x05\x12,\n\x06labels\x18\x06 \x03(\x0b\x32\x1c.waybill.v1.Zone.LabelsEntry\x12\x30\n\x0c\x63reated_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0cupdated_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\t \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"V\n\x16\x43reateWarehouseRequest\x12(\n\twarehouse\x18\x01 \x01(\x0b\x32\x15.waybill.v1.Warehouse\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"C\n\x17\x43reateWarehouseResponse\x12(\n\twarehouse\x18\x01 \x01(\x0b\x32\x15.waybill.v1.Warehouse\"+\n\x13GetWarehouseRequest\x12\x14\n\x0cwarehouse_id\x18\x01 \x01(\t\"@\n\x14GetWarehouseResponse\x12(\n\twarehouse\x18\x01 \x01(\x0b\x32\x15.waybill.v1.Warehouse\">\n\x15ListWarehousesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\\\n\x16ListWarehousesResponse\x12)\n\nwarehouses\x18\x01 \x03(\x0b\x32\x15.waybill.v1.Warehouse\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x87\x01\n\x16UpdateWarehouseRequest\x12(\n\twarehouse\x18\x01 \x01(\x0b\x32\x15.waybill.v1.Warehouse\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"C\n\x17UpdateWarehouseResponse\x12(\n\twarehouse\x18\x01 \x01(\x0b\x32\x15.waybill.v1.Warehouse\"G\n\x11\x43reateZoneRequest\x12\x1e\n\x04zone\x18\x01 \x01(\x0b\x32\x10.waybill.v1.Zone\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"4\n\x12\x43reateZoneResponse\x12\x1e\n\x04zone\x18\x01 \x01(\x0b\x32\x10.waybill.v1.Zone\"\xac\x01\n\x11UpdateZoneRequest\x12\x1e\n\x04zone\x18\x01 \x01(\x0b\x32\x10.waybill.v1.Zone\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x32\n\x0e\x65\x66\x66\x65\x63tive_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"4\n\x12UpdateZoneResponse\x12\x1e\n\x04zone\x18\x01 \x01(\x0b\x32\x10.waybill.v1.Zone\"\xcf\x01\n\x14\x41ssignZoneTagRequest\x12\x14\n\x0cwarehouse_id\x18\x01 \x01(\t\x12\x0f\n\x07zone_id\x18\x02 \x01(\t\x12\x0e\n\x06tag_id\x18\x03 \x01(\t\x12-\n\tfrom_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nuntil_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x06 \x01(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\t\"=\n\x15\x41ssignZoneTagResponse\x12$\n\x07\x63ustody\x18\x01 \x01(\x0b\x32\x13.waybill.v1.Custody\"\xa1\x01\n\x15ReleaseZoneTagRequest\x12\x14\n\x0cwarehouse_id\x18\x01 \x01(\t\x12\x0f\n\x07zone_id\x18\x02 \x01(\t\x12\x0e\n\x06tag_id\x18\x03 \x01(\t\x12.\n\nuntil_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\t\">\n\x16ReleaseZoneTagResponse\x12$\n\x07\x63ustody\x18\x01 \x01(\x0b\x32\x13.waybill.v1.Custody\"?\n\x16GetZoneExposureRequest\x12\x14\n\x0cwarehouse_id\x18\x01 \x01(\t\x12\x0f\n\x07zone_id\x18\x02 \x01(\t\"H\n\x17GetZoneExposureResponse\x12-\n\x08\x65xposure\x18\x01 \x01(\x0b\x32\x1b.waybill.v1.CarrierExposure\"\x9f\x01\n\x19ListZoneExcursionsRequest\x12\x14\n\x0cwarehouse_id\x18\x01 \x01(\t\x12\x0f\n\x07zone_id\x18\x02 \x01(\t\x12\x19\n\x11include_revisions\x18\x03 \x01(\x08\x12\x19\n\x11include_retracted\x18\x04 \x01(\x08\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\"`\n\x1aListZoneExcursionsResponse\x12)\n\nexcursions\x18\x01 \x03(\x0b\x32\x15.waybill.v1.Excursion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\x80\x07\n\x10WarehouseService\x12Z\n\x0f\x43reateWarehouse\x12\".waybill.v1.CreateWarehouseRequest\x1a#.waybill.v1.CreateWarehouseResponse\x12Q\n\x0cGetWarehouse\x12\x1f.waybill.v1.GetWarehouseRequest\x1a .waybill.v1.GetWarehouseResponse\x12W\n\x0eListWarehouses\x12!.waybill.v1.ListWarehousesRequest\x1a\".waybill.v1.ListWarehousesResponse\x12Z\n\x0fUpdateWarehouse\x12\".waybill.v1.UpdateWarehouseRequest\x1a#.waybill.v1.UpdateWarehouseResponse\x12K\n\nCreateZone\x12\x1d.waybill.v1.CreateZoneRequest\x1a\x1e.waybill.v1.CreateZoneResponse\x12K\n\nUpdateZone\x12\x1d.waybill.v1.UpdateZoneRequest\x1a\x1e.waybill.v1.UpdateZoneResponse\x12T\n\rAssignZoneTag\x12 .waybill.v1.AssignZoneTagRequest\x1a!.waybill.v1.AssignZoneTagResponse\x12W\n\x0eReleaseZoneTag\x12!.waybill.v1.ReleaseZoneTagRequest\x1a\".waybill.v1.ReleaseZoneTagResponse\x12Z\n\x0fGetZoneExposure\x12\".waybill.v1.GetZoneExposureRequest\x1a#.waybill.v1.GetZoneExposureResponse\x12\x63\n\x12ListZoneExcursions\x12%.waybill.v1.ListZoneExcursionsRequest\x1a&.waybill.v1.ListZoneExcursionsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1awaybill/v1/warehouse.proto\x12\nwaybill.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17waybill/v1/common.proto\x1a\x19waybill/v1/exposure.proto\x1a\x14waybill/v1/tag.proto\"\xe7\x02\n\tWarehouse\x12\x14\n\x0cwarehouse_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0b\n\x03gln\x18\x03 \x01(\t\x12\x0e\n\x06locode\x18\x04 \x01(\t\x12$\n\x08location\x18\x05 \x01(\x0b\x32\x12.waybill.v1.LatLng\x12\x31\n\x06labels\x18\x06 \x03(\x0b\x32!.waybill.v1.Warehouse.LabelsEntry\x12\x1f\n\x05zones\x18\x07 \x03(\x0b\x32\x10.waybill.v1.Zone\x12\x30\n\x0c\x63reated_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0cupdated_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\n \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xe0\x02\n\x04Zone\x12\x14\n\x0cwarehouse_id\x18\x01 \x01(\t\x12\x0f\n\x07zone_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x12\n\nprofile_id\x18\x04 \x01(\t\x12\x17\n\x0fprofile_version\x18\x05 \x01(\x05\x12,\n\x06labels\x18\x06 \x03(\x0b\x32\x1c.waybill.v1.Zone.LabelsEntry\x12\x30\n\x0c\x63reated_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0cupdated_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\t \x01(\t\x12\'\n\tgeofences\x18\n \x03(\x0b\x32\x14.waybill.v1.Geofence\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"V\n\x16\x43reateWarehouseRequest\x12(\n\twarehouse\x18\x01 \x01(\x0b\x32\x15.waybill.v1.Warehouse\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"C\n\x17\x43reateWarehouseResponse\x12(\n\twarehouse\x18\x01 \x01(\x0b\x32\x15.waybill.v1.Warehouse\"+\n\x13GetWarehouseRequest\x12\x14\n\x0cwarehouse_id\x18\x01 \x01(\t\"@\n\x14GetWarehouseResponse\x12(\n\twarehouse\x18\x01 \x01(\x0b\x32\x15.waybill.v1.Warehouse\">\n\x15ListWarehousesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\\\n\x16ListWarehousesResponse\x12)\n\nwarehouses\x18\x01 \x03(\x0b\x32\x15.waybill.v1.Warehouse\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x87\x01\n\x16UpdateWarehouseRequest\x12(\n\twarehouse\x18\x01 \x01(\x0b\x32\x15.waybill.v1.Warehouse\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"C\n\x17UpdateWarehouseResponse\x12(\n\twarehouse\x18\x01 \x01(\x0b\x32\x15.waybill.v1.Warehouse\"G\n\x11\x43reateZoneRequest\x12\x1e\n\x04zone\x18\x01 \x01(\x0b\x32\x10.waybill.v1.Zone\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"4\n\x12\x43reateZoneResponse\x12\x1e\n\x04zone\x18\x01 \x01(\x0b\x32\x10.waybill.v1.Zone\"\xac\x01\n\x11UpdateZoneRequest\x12\x1e\n\x04zone\x18\x01 \x01(\x0b\x32\x10.waybill.v1.Zone\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x32\n\x0e\x65\x66\x66\x65\x63tive_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"4\n\x12UpdateZoneResponse\x12\x1e\n\x04zone\x18\x01 \x01(\x0b\x32\x10.waybill.v1.Zone\"\xcf\x01\n\x14\x41ssignZoneTagRequest\x12\x14\n\x0cwarehouse_id\x18\x01 \x01(\t\x12\x0f\n\x07zone_id\x18\x02 \x01(\t\x12\x0e\n\x06tag_id\x18\x03 \x01(\t\x12-\n\tfrom_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nuntil_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x06 \x01(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\t\"=\n\x15\x41ssignZoneTagResponse\x12$\n\x07\x63ustody\x18\x01 \x01(\x0b\x32\x13.waybill.v1.Custody\"\xa1\x01\n\x15ReleaseZoneTagRequest\x12\x14\n\x0cwarehouse_id\x18\x01 \x01(\t\x12\x0f\n\x07zone_id\x18\x02 \x01(\t\x12\x0e\n\x06tag_id\x18\x03 \x01(\t\x12.\n\nuntil_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\t\">\n\x16ReleaseZoneTagResponse\x12$\n\x07\x63ustody\x18\x01 \x01(\x0b\x32\x13.waybill.v1.Custody\"?\n\x16GetZoneExposureRequest\x12\x14\n\x0cwarehouse_id\x18\x01 \x01(\t\x12\x0f\n\x07zone_id\x18\x02 \x01(\t\"H\n\x17GetZoneExposureResponse\x12-\n\x08\x65xposure\x18\x01 \x01(\x0b\x32\x1b.waybill.v1.CarrierExposure\"\x9f\x01\n\x19ListZoneExcursionsRequest\x12\x14\n\x0cwarehouse_id\x18\x01 \x01(\t\x12\x0f\n\x07zone_id\x18\x02 \x01(\t\x12\x19\n\x11include_revisions\x18\x03 \x01(\x08\x12\x19\n\x11include_retracted\x18\x04 \x01(\x08\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\"`\n\x1aListZoneExcursionsResponse\x12)\n\nexcursions\x18\x01 \x03(\x0b\x32\x15.waybill.v1.Excursion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\x80\x07\n\x10WarehouseService\x12Z\n\x0f\x43reateWarehouse\x12\".waybill.v1.CreateWarehouseRequest\x1a#.waybill.v1.CreateWarehouseResponse\x12Q\n\x0cGetWarehouse\x12\x1f.waybill.v1.GetWarehouseRequest\x1a .waybill.v1.GetWarehouseResponse\x12W\n\x0eListWarehouses\x12!.waybill.v1.ListWarehousesRequest\x1a\".waybill.v1.ListWarehousesResponse\x12Z\n\x0fUpdateWarehouse\x12\".waybill.v1.UpdateWarehouseRequest\x1a#.waybill.v1.UpdateWarehouseResponse\x12K\n\nCreateZone\x12\x1d.waybill.v1.CreateZoneRequest\x1a\x1e.waybill.v1.CreateZoneResponse\x12K\n\nUpdateZone\x12\x1d.waybill.v1.UpdateZoneRequest\x1a\x1e.waybill.v1.UpdateZoneResponse\x12T\n\rAssignZoneTag\x12 .waybill.v1.AssignZoneTagRequest\x1a!.waybill.v1.AssignZoneTagResponse\x12W\n\x0eReleaseZoneTag\x12!.waybill.v1.ReleaseZoneTagRequest\x1a\".waybill.v1.ReleaseZoneTagResponse\x12Z\n\x0fGetZoneExposure\x12\".waybill.v1.GetZoneExposureRequest\x1a#.waybill.v1.GetZoneExposureResponse\x12\x63\n\x12ListZoneExcursions\x12%.waybill.v1.ListZoneExcursionsRequest\x1a&.waybill.v1.ListZoneExcursionsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,49 +45,49 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WAREHOUSE_LABELSENTRY']._serialized_start=498
   _globals['_WAREHOUSE_LABELSENTRY']._serialized_end=543
   _globals['_ZONE']._serialized_start=546
-  _globals['_ZONE']._serialized_end=857
+  _globals['_ZONE']._serialized_end=898
   _globals['_ZONE_LABELSENTRY']._serialized_start=498
   _globals['_ZONE_LABELSENTRY']._serialized_end=543
-  _globals['_CREATEWAREHOUSEREQUEST']._serialized_start=859
-  _globals['_CREATEWAREHOUSEREQUEST']._serialized_end=945
-  _globals['_CREATEWAREHOUSERESPONSE']._serialized_start=947
-  _globals['_CREATEWAREHOUSERESPONSE']._serialized_end=1014
-  _globals['_GETWAREHOUSEREQUEST']._serialized_start=1016
-  _globals['_GETWAREHOUSEREQUEST']._serialized_end=1059
-  _globals['_GETWAREHOUSERESPONSE']._serialized_start=1061
-  _globals['_GETWAREHOUSERESPONSE']._serialized_end=1125
-  _globals['_LISTWAREHOUSESREQUEST']._serialized_start=1127
-  _globals['_LISTWAREHOUSESREQUEST']._serialized_end=1189
-  _globals['_LISTWAREHOUSESRESPONSE']._serialized_start=1191
-  _globals['_LISTWAREHOUSESRESPONSE']._serialized_end=1283
-  _globals['_UPDATEWAREHOUSEREQUEST']._serialized_start=1286
-  _globals['_UPDATEWAREHOUSEREQUEST']._serialized_end=1421
-  _globals['_UPDATEWAREHOUSERESPONSE']._serialized_start=1423
-  _globals['_UPDATEWAREHOUSERESPONSE']._serialized_end=1490
-  _globals['_CREATEZONEREQUEST']._serialized_start=1492
-  _globals['_CREATEZONEREQUEST']._serialized_end=1563
-  _globals['_CREATEZONERESPONSE']._serialized_start=1565
-  _globals['_CREATEZONERESPONSE']._serialized_end=1617
-  _globals['_UPDATEZONEREQUEST']._serialized_start=1620
-  _globals['_UPDATEZONEREQUEST']._serialized_end=1792
-  _globals['_UPDATEZONERESPONSE']._serialized_start=1794
-  _globals['_UPDATEZONERESPONSE']._serialized_end=1846
-  _globals['_ASSIGNZONETAGREQUEST']._serialized_start=1849
-  _globals['_ASSIGNZONETAGREQUEST']._serialized_end=2056
-  _globals['_ASSIGNZONETAGRESPONSE']._serialized_start=2058
-  _globals['_ASSIGNZONETAGRESPONSE']._serialized_end=2119
-  _globals['_RELEASEZONETAGREQUEST']._serialized_start=2122
-  _globals['_RELEASEZONETAGREQUEST']._serialized_end=2283
-  _globals['_RELEASEZONETAGRESPONSE']._serialized_start=2285
-  _globals['_RELEASEZONETAGRESPONSE']._serialized_end=2347
-  _globals['_GETZONEEXPOSUREREQUEST']._serialized_start=2349
-  _globals['_GETZONEEXPOSUREREQUEST']._serialized_end=2412
-  _globals['_GETZONEEXPOSURERESPONSE']._serialized_start=2414
-  _globals['_GETZONEEXPOSURERESPONSE']._serialized_end=2486
-  _globals['_LISTZONEEXCURSIONSREQUEST']._serialized_start=2489
-  _globals['_LISTZONEEXCURSIONSREQUEST']._serialized_end=2648
-  _globals['_LISTZONEEXCURSIONSRESPONSE']._serialized_start=2650
-  _globals['_LISTZONEEXCURSIONSRESPONSE']._serialized_end=2746
-  _globals['_WAREHOUSESERVICE']._serialized_start=2749
-  _globals['_WAREHOUSESERVICE']._serialized_end=3645
+  _globals['_CREATEWAREHOUSEREQUEST']._serialized_start=900
+  _globals['_CREATEWAREHOUSEREQUEST']._serialized_end=986
+  _globals['_CREATEWAREHOUSERESPONSE']._serialized_start=988
+  _globals['_CREATEWAREHOUSERESPONSE']._serialized_end=1055
+  _globals['_GETWAREHOUSEREQUEST']._serialized_start=1057
+  _globals['_GETWAREHOUSEREQUEST']._serialized_end=1100
+  _globals['_GETWAREHOUSERESPONSE']._serialized_start=1102
+  _globals['_GETWAREHOUSERESPONSE']._serialized_end=1166
+  _globals['_LISTWAREHOUSESREQUEST']._serialized_start=1168
+  _globals['_LISTWAREHOUSESREQUEST']._serialized_end=1230
+  _globals['_LISTWAREHOUSESRESPONSE']._serialized_start=1232
+  _globals['_LISTWAREHOUSESRESPONSE']._serialized_end=1324
+  _globals['_UPDATEWAREHOUSEREQUEST']._serialized_start=1327
+  _globals['_UPDATEWAREHOUSEREQUEST']._serialized_end=1462
+  _globals['_UPDATEWAREHOUSERESPONSE']._serialized_start=1464
+  _globals['_UPDATEWAREHOUSERESPONSE']._serialized_end=1531
+  _globals['_CREATEZONEREQUEST']._serialized_start=1533
+  _globals['_CREATEZONEREQUEST']._serialized_end=1604
+  _globals['_CREATEZONERESPONSE']._serialized_start=1606
+  _globals['_CREATEZONERESPONSE']._serialized_end=1658
+  _globals['_UPDATEZONEREQUEST']._serialized_start=1661
+  _globals['_UPDATEZONEREQUEST']._serialized_end=1833
+  _globals['_UPDATEZONERESPONSE']._serialized_start=1835
+  _globals['_UPDATEZONERESPONSE']._serialized_end=1887
+  _globals['_ASSIGNZONETAGREQUEST']._serialized_start=1890
+  _globals['_ASSIGNZONETAGREQUEST']._serialized_end=2097
+  _globals['_ASSIGNZONETAGRESPONSE']._serialized_start=2099
+  _globals['_ASSIGNZONETAGRESPONSE']._serialized_end=2160
+  _globals['_RELEASEZONETAGREQUEST']._serialized_start=2163
+  _globals['_RELEASEZONETAGREQUEST']._serialized_end=2324
+  _globals['_RELEASEZONETAGRESPONSE']._serialized_start=2326
+  _globals['_RELEASEZONETAGRESPONSE']._serialized_end=2388
+  _globals['_GETZONEEXPOSUREREQUEST']._serialized_start=2390
+  _globals['_GETZONEEXPOSUREREQUEST']._serialized_end=2453
+  _globals['_GETZONEEXPOSURERESPONSE']._serialized_start=2455
+  _globals['_GETZONEEXPOSURERESPONSE']._serialized_end=2527
+  _globals['_LISTZONEEXCURSIONSREQUEST']._serialized_start=2530
+  _globals['_LISTZONEEXCURSIONSREQUEST']._serialized_end=2689
+  _globals['_LISTZONEEXCURSIONSRESPONSE']._serialized_start=2691
+  _globals['_LISTZONEEXCURSIONSRESPONSE']._serialized_end=2787
+  _globals['_WAREHOUSESERVICE']._serialized_start=2790
+  _globals['_WAREHOUSESERVICE']._serialized_end=3686
 # @@protoc_insertion_point(module_scope)

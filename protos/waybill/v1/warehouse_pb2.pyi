@@ -142,6 +142,7 @@ class Zone(_message.Message):
     CREATED_TIME_FIELD_NUMBER: _builtins.int
     UPDATED_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    GEOFENCES_FIELD_NUMBER: _builtins.int
     warehouse_id: _builtins.str
     zone_id: _builtins.str
     """Unique in its warehouse."""
@@ -162,6 +163,10 @@ class Zone(_message.Message):
     def updated_time(self) -> _timestamp_pb2.Timestamp:
         """Output only."""
 
+    @_builtins.property
+    def geofences(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Geofence]:
+        """Watched for the zone's tags; up to 100."""
+
     def __init__(
         self,
         *,
@@ -174,10 +179,11 @@ class Zone(_message.Message):
         created_time: _timestamp_pb2.Timestamp | None = ...,
         updated_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        geofences: _abc.Iterable[_common_pb2.Geofence] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_time", b"created_time", "updated_time", b"updated_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_time", b"created_time", "etag", b"etag", "labels", b"labels", "name", b"name", "profile_id", b"profile_id", "profile_version", b"profile_version", "updated_time", b"updated_time", "warehouse_id", b"warehouse_id", "zone_id", b"zone_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_time", b"created_time", "etag", b"etag", "geofences", b"geofences", "labels", b"labels", "name", b"name", "profile_id", b"profile_id", "profile_version", b"profile_version", "updated_time", b"updated_time", "warehouse_id", b"warehouse_id", "zone_id", b"zone_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

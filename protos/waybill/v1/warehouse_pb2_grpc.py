@@ -128,7 +128,7 @@ class WarehouseServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateZone(self, request, context):
-        """Changes a zone. Fields that can be masked: name, profile_id, profile_version, labels. Another profile is in force from `effective_time` (sensed time; absent: now); readings after it are re-judged.
+        """Changes a zone. Fields that can be masked: name, profile_id (with profile_version), geofences, labels. Another profile is in force from `effective_time` (sensed time; absent: now); readings after it are re-judged.
         NOT_FOUND, STALE_ETAG, INVALID_ARGUMENT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -46,7 +46,7 @@ class WarehouseServiceStub:
     CreateZone: _grpc.UnaryUnaryMultiCallable[_warehouse_pb2.CreateZoneRequest, _warehouse_pb2.CreateZoneResponse]
     """Adds a zone. Its carrier name is "zone/" + warehouse_id + "/" + zone_id. NOT_FOUND: warehouse or profile. ALREADY_EXISTS: the zone id is taken there. Idempotent by `request_id`."""
     UpdateZone: _grpc.UnaryUnaryMultiCallable[_warehouse_pb2.UpdateZoneRequest, _warehouse_pb2.UpdateZoneResponse]
-    """Changes a zone. Fields that can be masked: name, profile_id, profile_version, labels. Another profile is in force from `effective_time` (sensed time; absent: now); readings after it are re-judged.
+    """Changes a zone. Fields that can be masked: name, profile_id (with profile_version), geofences, labels. Another profile is in force from `effective_time` (sensed time; absent: now); readings after it are re-judged.
     NOT_FOUND, STALE_ETAG, INVALID_ARGUMENT.
     """
     AssignZoneTag: _grpc.UnaryUnaryMultiCallable[_warehouse_pb2.AssignZoneTagRequest, _warehouse_pb2.AssignZoneTagResponse]
@@ -76,7 +76,7 @@ class WarehouseServiceAsyncStub(WarehouseServiceStub):
     CreateZone: _aio.UnaryUnaryMultiCallable[_warehouse_pb2.CreateZoneRequest, _warehouse_pb2.CreateZoneResponse]  # type: ignore[assignment]
     """Adds a zone. Its carrier name is "zone/" + warehouse_id + "/" + zone_id. NOT_FOUND: warehouse or profile. ALREADY_EXISTS: the zone id is taken there. Idempotent by `request_id`."""
     UpdateZone: _aio.UnaryUnaryMultiCallable[_warehouse_pb2.UpdateZoneRequest, _warehouse_pb2.UpdateZoneResponse]  # type: ignore[assignment]
-    """Changes a zone. Fields that can be masked: name, profile_id, profile_version, labels. Another profile is in force from `effective_time` (sensed time; absent: now); readings after it are re-judged.
+    """Changes a zone. Fields that can be masked: name, profile_id (with profile_version), geofences, labels. Another profile is in force from `effective_time` (sensed time; absent: now); readings after it are re-judged.
     NOT_FOUND, STALE_ETAG, INVALID_ARGUMENT.
     """
     AssignZoneTag: _aio.UnaryUnaryMultiCallable[_warehouse_pb2.AssignZoneTagRequest, _warehouse_pb2.AssignZoneTagResponse]  # type: ignore[assignment]
@@ -139,7 +139,7 @@ class WarehouseServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _warehouse_pb2.UpdateZoneRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_warehouse_pb2.UpdateZoneResponse, _abc.Awaitable[_warehouse_pb2.UpdateZoneResponse]]:
-        """Changes a zone. Fields that can be masked: name, profile_id, profile_version, labels. Another profile is in force from `effective_time` (sensed time; absent: now); readings after it are re-judged.
+        """Changes a zone. Fields that can be masked: name, profile_id (with profile_version), geofences, labels. Another profile is in force from `effective_time` (sensed time; absent: now); readings after it are re-judged.
         NOT_FOUND, STALE_ETAG, INVALID_ARGUMENT.
         """
 
