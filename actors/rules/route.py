@@ -30,8 +30,8 @@ NO_FIX, NEAR, TOLERATED, BEYOND = 0, 1, 2, 3
 DEVIATION = np.dtype(
     [
         ("route", "i4"),
-        ("off", "u1"),
-        ("beyond", "u1"),
+        ("off", "i2"),
+        ("beyond", "i2"),
         ("from_us", "i8"),
         ("until_us", "i8"),
         ("since_us", "i8"),
@@ -197,9 +197,7 @@ def fresh(route: I4 | Sequence[int], from_us: int, until_us: int = FOREVER_US) -
     return deviations
 
 
-def advance(
-    deviations: Rows, first: I4, count: I4, groups: Groups, sensed_us: I8, latitude: F8, longitude: F8, table: RouteTable
-) -> Rows:
+def advance(deviations: Rows, first: I4, count: I4, groups: Groups, sensed_us: I8, latitude: F8, longitude: F8, table: RouteTable) -> Rows:
     """Take the rows of a batch into deviations[first[t] : first[t] + count[t]] of their tags t, in place; returns DEVIATION_EVENT rows.
 
     Rows without a fix (NaN) or outside custody do nothing. A tag's rows come in order and not older than what its state has seen.

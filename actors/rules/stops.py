@@ -36,12 +36,12 @@ STOP = np.dtype(
         ("latitude_deg", "f8"),
         ("longitude_deg", "f8"),
         ("fixes", "i4"),
-        ("confirmed", "u1"),
+        ("confirmed", "i4"),
     ],
     align=True,
 )
-"""State of one tag in one custody [from_us, until_us): the attempt's first fix (latitude NaN: none), its last fix within, the number of
-fixes, and whether it lasts long enough already (then the tag is standing now)."""
+"""State of one tag in one custody [from_us, until_us): the attempt's first fix (latitude NaN: none), its last fix within, the number
+of fixes, and whether it lasts long enough already (then the tag is standing now). No padding: equal states are equal bytes."""
 
 STOP_EVENT = np.dtype(
     [
@@ -167,9 +167,7 @@ def advance(
     answer = UNDECIDED
     while cursor[0] < len(groups.tag):
         buffer: Rows = np.zeros(256, STOP_EVENT)
-        n = _step(
-            stops, first, count, *groups, sensed_us, latitude, longitude, radius_m, least_us, buffer, cursor, answer, FOREVER_US
-        )
+        n = _step(stops, first, count, *groups, sensed_us, latitude, longitude, radius_m, least_us, buffer, cursor, answer, FOREVER_US)
         found.append(buffer[:n])
         answer = UNDECIDED
         if cursor[3]:

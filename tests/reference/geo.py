@@ -4,6 +4,7 @@ A fix is (latitude_deg, longitude_deg). A fence is a dict: {"kind": "circle", "c
 {"kind": "corridor", "points", "half_width"}. Nearest points are found by narrowing down, not by formulas.
 """
 
+import itertools
 import math
 
 from geographiclib.geodesic import Geodesic
@@ -36,7 +37,7 @@ def segment_distance(p, a, b):
     low, high = 0.0, line.s13
     one, two = high - golden * (high - low), low + golden * (high - low)
     d_one, d_two = far(one), far(two)
-    while high - low > 1e-5:
+    while high - low > 1e-3:
         if d_one < d_two:
             high, two, d_two = two, one, d_one
             one = high - golden * (high - low)
@@ -62,7 +63,7 @@ def winds_round(p, ring, steps=40):
     turned = 0.0
     for a, b in edges(ring, closed=True):
         directions = [EARTH.Inverse(*p, *along(a, b, k / steps))["azi1"] for k in range(steps + 1)]
-        for before, after in zip(directions, directions[1:], strict=False):
+        for before, after in itertools.pairwise(directions):
             turned += (after - before + 180) % 360 - 180
     return round(turned / 360) % 2 == 1
 
@@ -127,7 +128,7 @@ def visits(fixes, fence, confirm=2, dwell_us=None, from_us=0, until_us=None, sid
             if where != 0:
                 clear.append((t, where, (latitude, longitude)))
     events = []
-    confirmed, entered, run = 0, None, []
+    confirmed, entered, run, last = 0, None, [], 0
     for t, where, _ in clear:
         if where == confirmed:
             run = []
@@ -143,7 +144,7 @@ def visits(fixes, fence, confirm=2, dwell_us=None, from_us=0, until_us=None, sid
             confirmed, run = where, []
     if until_us is not None and confirmed == 1:
         events.append(("EXIT", entered, until_us))
-    for (t, where, p), (u, there, q) in zip(clear, clear[1:], strict=False):
+    for (t, where, p), (u, there, q) in itertools.pairwise(clear):
         if where == there == -1 and u - t <= HOUR_US and p != q and meeting(p, q, fence):
             events.append(("PASSED_THROUGH", t, u))
     return sorted(events)
