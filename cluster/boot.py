@@ -11,6 +11,7 @@ import fcntl
 import json
 import logging
 import os
+import signal
 import socket
 import time
 from collections.abc import Callable
@@ -22,7 +23,9 @@ import grpc
 import ray
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from actors.directory import shard_name
 from actors.journal.committer import READY
+from actors.shard import Shard, ShardConfig
 from cluster import database, ray_node
 from cluster.processes import Recorded, read_record, spawn, write_record
 from cluster.settings import LOOPBACK, Settings, SettingsError
@@ -40,12 +43,13 @@ class StartError(RuntimeError):
 class Running:
     """A running Waybill. `settings` are those in force: the number of shards and the port are filled in.
 
-    `shards`: those that this Waybill started; in a joined cluster others may be served already.
+    `shards`: handles of those that this Waybill started (an actor lives no longer than its handles); in a joined cluster others may
+    be served already.
     """
 
     settings: Settings
     ray_address: str
-    shards: list[int]
+    shards: dict[int, Any] = field(default_factory=dict)
     committer: Recorded | None = None
     doors: dict[int, Recorded] = field(default_factory=dict)
     heads: list[Recorded] = field(default_factory=list)
@@ -96,12 +100,13 @@ class Running:
     def stop(self) -> None:
         """End everything that this Waybill started, doors first, so that nothing taken is lost. Can be called again."""
         patience = self.settings.stop_timeout_s
-        for door in self.doors.values():
-            door.end(patience)
+        ray_serves = ray.is_initialized() and all(head.alive() for head in self.heads)
+        for door in self.doors.values():  # without Ray a door can finish nothing
+            door.end(patience, first=signal.SIGTERM if ray_serves else signal.SIGKILL)
         self.doors = {}
-        for number in self.shards if ray.is_initialized() else ():
+        for number in self.shards if ray_serves else ():
             _end_shard(self.settings, number)
-        self.shards = []
+        self.shards = {}
         if self.owns_ray:
             ray_node.disconnect(self.heads, patience)
         self.heads, self.owns_ray = [], False
@@ -129,7 +134,7 @@ def start(settings: Settings, *, say: Callable[[str], None] = log.info) -> Runni
     Raises SettingsError, StartError; what had been started by then is ended.
     """
     settings.data_dir.mkdir(parents=True, exist_ok=True)
-    running = Running(settings, "", [], lock=_lock(settings))
+    running = Running(settings, "", lock=_lock(settings))
     try:
         _end_leftovers(settings)
         say("preparing the database")
@@ -194,15 +199,8 @@ def serving(settings: Settings, timeout_s: float = 2.0) -> bool:
     return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
-def shard_name(number: int) -> str:
-    """Ray name of a shard's actor, in the namespace of the settings."""
-    return f"waybill-shard-{number}"
-
-
 def ensure_shard(running: Running, number: int) -> Any:
     """Handle of a shard's actor, which is made where there is none (or Ray has given it up for dead)."""
-    from actors.shard import Shard
-
     settings = running.settings
     try:
         return ray.get_actor(shard_name(number), namespace=settings.ray_namespace)
@@ -217,19 +215,17 @@ def ensure_shard(running: Running, number: int) -> Any:
     }
     if settings.ray_address:
         options |= {"lifetime": "detached", "get_if_exists": True, "scheduling_strategy": "SPREAD"}
-    handle = Shard.options(**options).remote(number, _shard_config(running))
-    if number not in running.shards:
-        running.shards.append(number)
+    made: Any = Shard  # what ray.remote makes of a class is not what the type checker sees
+    handle = made.options(**options).remote(number, _shard_config(running))
+    running.shards[number] = handle
     return handle
 
 
-def _shard_config(running: Running) -> Any:
-    from actors.shard import ShardConfig
-
+def _shard_config(running: Running) -> ShardConfig:
     settings = running.settings
     return ShardConfig(
         database_url=settings.url_text,
-        shards=settings.shards,
+        shards=settings.shards or 0,
         ring_bytes=settings.ring_bytes,
         snapshot_readings=settings.snapshot_readings,
         tick_s=settings.tick_s,

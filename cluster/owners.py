@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 import ray
@@ -20,7 +21,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from actors.journal.database import reader
 from actors.journal.fence import owners
 from actors.journal.tables import ShardOwner
-from cluster.processes import same_start
 from cluster.settings import Settings
 
 log = logging.getLogger("waybill.owners")
@@ -52,12 +52,16 @@ class Overdue:
         return True
 
     def _is_owner(self, started: float) -> bool:
-        """Whether the process that has the pid now is the one that took the shard: it started before, and when it said."""
-        try:
-            said = float(self.pid_started)
-        except ValueError:
-            said = started
-        return started < self.acquired_us / 1e6 + 1.0 and same_start(started, said)
+        """Whether the process that has the pid now is the one that took the shard: it started before that, and when it said."""
+        return started < self.acquired_us / 1e6 + 1.0 and self.pid_started in ("", start_ticks(self.pid))
+
+
+def start_ticks(pid: int) -> str:
+    """Start time of a process in clock ticks since boot, as an owner writes it down; empty where the system does not tell."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[19]
+    except (OSError, IndexError):
+        return ""
 
 
 class Owners:

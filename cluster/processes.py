@@ -24,10 +24,16 @@ class Recorded:
     started: float
 
     def alive(self) -> bool:
-        """Whether this very process still runs (one that only waits to be reaped does not)."""
+        """Whether this very process still runs. A child of ours that ended is reaped by asking."""
+        child = _children.get(self.pid)
+        if child is not None and child.poll() is not None:
+            del _children[self.pid]
         try:
             process = psutil.Process(self.pid)
-            return same_start(process.create_time(), self.started) and process.status() != psutil.STATUS_ZOMBIE
+            if not same_start(process.create_time(), self.started):
+                return False
+            # A child with a dead main thread counts as a zombie while its other threads still end; it is alive until it can be reaped.
+            return self.pid in _children or process.status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return False
 
@@ -42,7 +48,6 @@ class Recorded:
             except ProcessLookupError:
                 return
             while self.alive() and (how == signal.SIGKILL or time.monotonic() < deadline):
-                reap(self.pid)
                 time.sleep(0.01)
 
 
@@ -57,13 +62,7 @@ def same_start(first: float, second: float) -> bool:
 
 
 _children: dict[int, subprocess.Popen[bytes]] = {}
-
-
-def reap(pid: int) -> None:
-    """Take note of the end of a child, so that it does not stay as a zombie. Nothing for what `spawn` did not start."""
-    child = _children.get(pid)
-    if child is not None and child.poll() is not None:
-        del _children[pid]
+"""What `spawn` started and nobody has yet seen the end of, by pid."""
 
 
 def spawn(name: str, module: str, arguments: Sequence[str], log: Path, environment: Mapping[str, str], secret: str = "") -> Recorded:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Sequence
 
 import psutil
@@ -57,7 +58,10 @@ def head_processes() -> list[Recorded]:
 
 
 def disconnect(heads: Sequence[Recorded], timeout_s: float) -> None:
-    """Leave Ray; what this process started of it ends."""
+    """Leave Ray; what this process started of it ends. A Ray that is broken is ended first: leaving it would wait for its dead parts."""
+    if not all(head.alive() for head in heads):
+        for head in heads:
+            head.end(0, first=signal.SIGKILL)
     ray.shutdown()
-    for process in heads:
-        process.end(timeout_s)
+    for head in heads:
+        head.end(timeout_s)

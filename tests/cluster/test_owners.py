@@ -13,7 +13,7 @@ import pytest
 from actors.journal import fence
 from actors.journal.database import writer
 from actors.journal.migrate import migrate
-from cluster.owners import Owners
+from cluster.owners import Owners, start_ticks
 from cluster.settings import load
 
 SECOND_US = 1_000_000
@@ -26,10 +26,10 @@ class Owner:
     def __init__(self, url: str) -> None:
         self.engine = writer(url)
         self.process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(100)"])
-        self.started = str(psutil.Process(self.process.pid).create_time())
+        self.started_us = int(psutil.Process(self.process.pid).create_time() * SECOND_US)
 
     def acquire(self, pid_started: str | None = None, acquired_us: int = ACQUIRED_US, node: str = "") -> None:
-        claimant = fence.Claimant(self.process.pid, node, "", self.started if pid_started is None else pid_started)
+        claimant = fence.Claimant(self.process.pid, node, "", start_ticks(self.process.pid) if pid_started is None else pid_started)
         with self.engine.begin() as connection:
             self.epoch = fence.acquire(connection, 0, claimant, acquired_us).epoch
 
@@ -94,7 +94,7 @@ def test_a_database_that_was_away_condemns_nobody(owner: Owner, watch: Watch) ->
 
 
 def test_a_process_that_has_the_pid_of_a_dead_owner_is_left_alone(owner: Owner, watch: Watch) -> None:
-    owner.acquire(pid_started=str(float(owner.started) - 50))
+    owner.acquire(pid_started=str(int(start_ticks(owner.process.pid)) - 5000))
     watch.after(0)
     assert watch.after(20) == [0]
     assert not watch.owners.overdue()[0].end()
@@ -102,7 +102,7 @@ def test_a_process_that_has_the_pid_of_a_dead_owner_is_left_alone(owner: Owner, 
 
 
 def test_a_process_younger_than_the_ownership_is_left_alone(owner: Owner, watch: Watch) -> None:
-    owner.acquire(pid_started="", acquired_us=int((float(owner.started) - 50) * SECOND_US))
+    owner.acquire(pid_started="", acquired_us=owner.started_us - 50 * SECOND_US)
     watch.after(0)
     watch.after(20)
     assert not watch.owners.overdue()[0].end()
