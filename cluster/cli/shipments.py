@@ -260,13 +260,18 @@ def list_(
     out.print(shipments_table(client, found) if found else "no shipments")
 
 
-def shipments_table(client: Client, shipments: Iterable[Any]) -> Table:
-    """Shipments with their verdicts; one call for each."""
+def shipments_table(client: Client, shipments: Iterable[Any], *, worst_first: bool = False) -> Table:
+    """Shipments with their verdicts, in the order given or those with the most excursions first; one call for each."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for name in ("shipment", "journey", "goods", "state", "profile", "excursions", "worst", "verdict"):
         table.add_column(name, justify="right" if name == "excursions" else "left", no_wrap=name in ("shipment", "verdict"))
+    judged = []
     for shipment in shipments:
-        exposure = client.call(client.shipments.GetExposure, shipment_pb2.GetExposureRequest(shipment_id=shipment.shipment_id)).exposure
+        request = shipment_pb2.GetExposureRequest(shipment_id=shipment.shipment_id)
+        judged.append((shipment, client.call(client.shipments.GetExposure, request).exposure))
+    if worst_first:
+        judged.sort(key=lambda pair: (-pair[1].excursions, pair[0].shipment_id))
+    for shipment, exposure in judged:
         table.add_row(
             shipment.shipment_id,
             escape(shipment.reference),

@@ -55,6 +55,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="The same seed gives the same journeys.", min=0)] = 7,
     days: Annotated[float, typer.Option(help="Days of travel.", min=0.5, max=30)] = 3.0,
     seconds: Annotated[float, typer.Option(help="How long these days take.", min=1)] = 40.0,
+    stay: Annotated[bool, typer.Option("--stay", help="Keep it running at the end, until Ctrl-C.")] = False,
 ) -> None:
     """Start everything, send a small fleet on its way in accelerated time, and show what Waybill makes of it.
 
@@ -62,7 +63,7 @@ def demo(
     """
     from cluster.demo import run
 
-    run(data_dir, seed=seed, days=days, seconds=seconds)
+    run(data_dir, seed=seed, days=days, seconds=seconds, stay=stay)
 
 
 @with_client
