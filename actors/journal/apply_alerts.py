@@ -236,6 +236,11 @@ def apply_actions(connection: Connection, actions: Sequence[AlertAction]) -> lis
     return _save(connection, outcomes)
 
 
+def alerts_of(connection: Connection, actions: Sequence[AlertAction]) -> list[Alert]:
+    """The alerts of actions that were taken before, as they are now: the answer to a resend."""
+    return list(_by_id(connection, {action.alert_id for action in actions}).values()) if actions else []
+
+
 # ---------------------------------------------------------------- parts
 
 

@@ -12,11 +12,11 @@ import zlib
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
-from sqlalchemy import Connection, delete, func, insert, select, text, update
+from sqlalchemy import BigInteger, Connection, bindparam, delete, func, insert, select, text, update
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, StatementError
 
 from actors.journal import rows
-from actors.journal.apply_alerts import apply_actions, apply_conditions, apply_excursions, lock_conditions
+from actors.journal.apply_alerts import alerts_of, apply_actions, apply_conditions, apply_excursions, lock_conditions
 from actors.journal.columns import dumps
 from actors.journal.prepared import AlertAction as AlertAction
 from actors.journal.prepared import CommitResult as CommitResult
@@ -36,7 +36,7 @@ from actors.journal.tables import (
     ShardOwner,
     Snapshot,
 )
-from actors.rules.errors import DomainError, InvalidArgument, Superseded
+from actors.rules.errors import DomainError, InvalidArgument, Superseded, Unavailable
 
 Answer: TypeAlias = CommitResult | DomainError
 
@@ -46,6 +46,14 @@ SNAPSHOTS_KEPT = 2
 OWNER, BATCH, KEY = rows.table_of(ShardOwner), rows.table_of(JournalBatch), rows.table_of(CommitKey)
 EVENT, COUNTER, SNAPSHOT = rows.table_of(Event), rows.table_of(EventCounter), rows.table_of(Snapshot)
 MAILBOX, OUTBOX = rows.table_of(Mailbox), rows.table_of(Outbox)
+
+_MINE = (OWNER.c.shard == bindparam("its_shard")) & (OWNER.c.epoch == bindparam("its_epoch"))
+_MOVE_HEAD = (
+    update(OWNER).where(_MINE & (OWNER.c.journal_head == bindparam("before"))).values(journal_head=bindparam("sequence", type_=BigInteger))
+)
+_HOLD_FENCE = select(OWNER.c.shard).where(_MINE).with_for_update(read=True)
+_HEAD = select(OWNER.c.journal_head).where(_MINE)
+_INSERT_BATCH = insert(BATCH)
 
 
 class _AlreadyDone(Exception):
@@ -64,10 +72,10 @@ def apply(connection: Connection, commits: Sequence[PreparedCommit]) -> list[Ans
     events: list[dict[str, Any]] = []
     for commit in commits:
         try:
-            with connection.begin_nested():
+            with rows.savepoint(connection):
                 result, drafts = _apply_one(connection, commit)
         except _AlreadyDone:
-            result, drafts = CommitResult(already_done=True), []
+            result, drafts = CommitResult(already_done=True, alerts=alerts_of(connection, commit.actions)), []
         except DomainError as refused:
             answers.append(refused)
             continue
@@ -128,26 +136,30 @@ def _apply_one(connection: Connection, commit: PreparedCommit) -> tuple[CommitRe
 
 
 def _fence(connection: Connection, commit: PreparedCommit) -> None:
-    """Hold the shard's owner row and move its head. Raises Superseded, or _AlreadyDone for a resend."""
+    """Hold the shard's owner row and move its head.
+
+    Raises Superseded, _AlreadyDone for a resend, Unavailable after a gap: the owner must go back to what the journal says.
+    """
     if commit.shard == NO_SHARD:
         if commit.journal is not None or commit.snapshot:
             raise InvalidArgument("a journal entry and a snapshot need a shard", field="shard", value=commit.shard)
         return
-    mine = (OWNER.c.shard == commit.shard) & (OWNER.c.epoch == commit.epoch)
+    mine = {"its_shard": commit.shard, "its_epoch": commit.epoch}
     if commit.journal is None:
         # Shared: two doors may act on one shard at once, no new owner can come between.
-        if connection.execute(select(OWNER.c.shard).where(mine).with_for_update(read=True)).first() is None:
+        if connection.execute(_HOLD_FENCE, mine).first() is None:
             raise _superseded(connection, commit)
         return
     sequence = commit.journal.sequence
-    moved = connection.execute(update(OWNER).where(mine & (OWNER.c.journal_head == sequence - 1)).values(journal_head=sequence))
+    moved = connection.execute(_MOVE_HEAD, {**mine, "before": sequence - 1, "sequence": sequence})
     if moved.rowcount == 1:
         return
-    head = connection.execute(select(OWNER.c.journal_head).where(mine)).scalar()
+    head = connection.execute(_HEAD, mine).scalar()
     if head is None:
         raise _superseded(connection, commit)
     if sequence > head:
-        raise Superseded(f"the journal of shard {commit.shard} ends at {head}", field="sequence", value=sequence)
+        gap = f"the journal of shard {commit.shard} ends at {head}: an entry before this one was refused"
+        raise Unavailable(gap, field="sequence", value=sequence)
     there = connection.execute(
         select(BATCH.c.checksum, BATCH.c.epoch).where((BATCH.c.shard == commit.shard) & (BATCH.c.sequence == sequence))
     ).first()
@@ -172,7 +184,7 @@ def _claim_key(connection: Connection, key: str, now_us: int) -> None:
 
 def _journal(connection: Connection, commit: PreparedCommit, entry: JournalEntry) -> None:
     connection.execute(
-        insert(BATCH),
+        _INSERT_BATCH,
         {
             "shard": commit.shard, "sequence": entry.sequence, "kind": entry.kind, "worker": entry.worker, "epoch": commit.epoch,
             "received_us": entry.received_us, "min_sensed_us": entry.min_sensed_us, "max_sensed_us": entry.max_sensed_us,

@@ -18,8 +18,8 @@ from actors.journal.columns import dumps
 LOCK_TIMEOUT_MS = 5_000
 """How long a writer waits for a lock, and how long PostgreSQL lets a writer sit idle inside a transaction."""
 
-WAL_PAGES = 4_000
-"""The committer moves the write-ahead log into the database after so many pages (16 MB)."""
+WAL_PAGES = 2_000
+"""The committer moves the write-ahead log into the database after so many pages (32 MB)."""
 
 FULL = 2
 """Value of SQLite's PRAGMA synchronous that makes a commit durable before COMMIT returns."""
@@ -107,7 +107,7 @@ def _sqlite_reader(connection: Any, _record: Any) -> None:
 
 
 def _sqlite_writer(connection: Any, _record: Any) -> None:
-    connection.execute("PRAGMA page_size=8192")  # takes effect in a new database only; blobs are long
+    connection.execute("PRAGMA page_size=16384")  # takes effect in a new database only; blobs are long
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA foreign_keys=ON")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from actors.journal.tables import metadata
 from actors.rules.errors import FailedPrecondition
 
 MIGRATIONS = Path(__file__).with_name("migrations")
+
+logging.getLogger("alembic").setLevel(logging.WARNING)
 
 MIGRATION_LOCK = 7_208_541
 """Key of PostgreSQL's advisory lock that lets one process migrate at a time."""

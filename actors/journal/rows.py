@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -21,6 +22,28 @@ CHUNK = 500
 """How many values one IN (...) names at most."""
 
 _ORDER = {table.name: position for position, table in enumerate(metadata.sorted_tables)}
+
+
+@contextmanager
+def savepoint(connection: Connection) -> Iterator[None]:
+    """A savepoint inside the transaction: an exception takes back what was written since, and goes on.
+
+    Spelt out, because SQLAlchemy compiles its own savepoints anew each time, which costs more than the statements inside.
+    After an error of the connection taking back fails, too; then the connection's error is raised.
+    """
+    connection.exec_driver_sql("SAVEPOINT one")
+    try:
+        yield
+    except BaseException as error:
+        try:
+            connection.exec_driver_sql("ROLLBACK TO SAVEPOINT one")
+            connection.exec_driver_sql("RELEASE SAVEPOINT one")
+        except DBAPIError:
+            if isinstance(error, DBAPIError):
+                raise error from None  # the first one tells why: disk full, connection lost
+            raise
+        raise
+    connection.exec_driver_sql("RELEASE SAVEPOINT one")
 
 
 def table_of(model: type[SQLModel]) -> Table:

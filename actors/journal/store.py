@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import threading
 import time
 import uuid
@@ -204,7 +205,7 @@ class CommitterStore:
                 done = False
             with self._changed:
                 self._lost = True
-            connection.close() if done else _break(connection)
+            _break(connection)
             receiver.join()
             if done:
                 return
@@ -265,8 +266,6 @@ class CommitterStore:
 
 def _break(connection: Connection) -> None:
     """End both directions at once, so that the receiving thread wakes."""
-    import socket
-
     try:
         with socket.socket(fileno=os.dup(connection.fileno())) as raw:
             raw.shutdown(socket.SHUT_RDWR)

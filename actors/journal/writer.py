@@ -206,7 +206,7 @@ class GroupWriter:
 
 def _call(connection: Connection, call: Call) -> Any:
     try:
-        with connection.begin_nested():
+        with rows.savepoint(connection):
             return call.function(connection, *call.arguments)
     except DomainError as refused:
         return refused
