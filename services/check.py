@@ -150,3 +150,12 @@ def masked(message: Message, mask: FieldMask, allowed: Iterable[str], field: str
             rule = "cannot be changed" if known and "." not in path else "is no field that can be named here"
             raise InvalidArgument(f"{rule}; can be changed: {', '.join(can)}", field=field, value=path)
     return paths
+
+
+def etag(given: str, field: str = "etag") -> int | None:
+    """The version that the caller decided on; None where none is given. What is no etag of ours: InvalidArgument."""
+    if not given:
+        return None
+    if not (given.isascii() and given.isdigit() and len(given) <= 18):
+        raise InvalidArgument("is not an etag that was given by an earlier answer", field=field, value=given)
+    return int(given)

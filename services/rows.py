@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numba as nb
 import numpy as np
 import numpy.typing as npt
-from waybill.v1 import telemetry_pb2
 
 from actors.rules.readings import COLUMNS, F8, I4, I8, LATITUDE, LONGITUDE, NO_SEQUENCE, U1
+from waybill.v1 import telemetry_pb2
 
 B1 = npt.NDArray[np.bool_]
 
@@ -133,3 +133,8 @@ def _read(raw: U1, start: I4, length: I4, sensed: U1, boot: U1, sequence: U1, va
                 return False
         row += 1
     return row == n
+
+
+def warm_up() -> None:
+    """Compile (or load from the cache) what the first message would otherwise wait for."""
+    read(telemetry_pb2.ReadingRows(readings=[telemetry_pb2.Reading(tag_id="t", position=telemetry_pb2.Position())]))

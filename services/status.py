@@ -27,6 +27,9 @@ from services import check
 log = logging.getLogger(__name__)
 
 DOMAIN = "waybill"
+STALL_S = 30.0
+"""A stream whose reader takes nothing for so long, while messages wait, is cut."""
+
 RETRY_AFTER_S = 0.5
 """When the error does not say itself when to try again."""
 
@@ -173,11 +176,10 @@ def _unary(behaviour: Callable[[Any, Context], Awaitable[Any]], parse: Parse) ->
     return call
 
 
-def _stream(behaviour: Callable[[Any, Context], AsyncIterator[Any]], parse: Parse) -> Callable[[bytes, Context], AsyncIterator[Any]]:
-    async def call(raw: bytes, context: Context) -> AsyncIterator[Any]:
+def _stream(behaviour: Callable[[Any, Context], AsyncIterator[Any]], parse: Parse) -> Callable[[bytes, Context], Awaitable[None]]:
+    async def call(raw: bytes, context: Context) -> None:
         try:
-            async for answer in behaviour(parse(raw), context):
-                yield answer
+            await _write_all(behaviour(parse(raw), context), context)
         except Exception as error:
             await refuse(context, error)
 
@@ -186,19 +188,32 @@ def _stream(behaviour: Callable[[Any, Context], AsyncIterator[Any]], parse: Pars
 
 def _both(
     behaviour: Callable[[AsyncIterator[Any], Context], AsyncIterator[Any]], parse: Parse
-) -> Callable[[AsyncIterator[bytes], Context], AsyncIterator[Any]]:
+) -> Callable[[AsyncIterator[bytes], Context], Awaitable[None]]:
     async def parsed(frames: AsyncIterator[bytes]) -> AsyncIterator[Message]:
         async for raw in frames:
             yield parse(raw)
 
-    async def call(frames: AsyncIterator[bytes], context: Context) -> AsyncIterator[Any]:
+    async def call(frames: AsyncIterator[bytes], context: Context) -> None:
         try:
-            async for answer in behaviour(parsed(frames), context):
-                yield answer
+            await _write_all(behaviour(parsed(frames), context), context)
         except Exception as error:
             await refuse(context, error)
 
     return call
+
+
+async def _write_all(answers: AsyncIterator[Any], context: Context) -> None:
+    """Write the answers one by one. Raises SlowConsumer where one is not taken within STALL_S."""
+    try:
+        async for answer in answers:
+            try:
+                async with asyncio.timeout(STALL_S):
+                    await context.write(answer)
+            except TimeoutError:
+                told = f"nothing was taken for {STALL_S:g} s while messages waited: go on from the last one that was seen"
+                raise SlowConsumer(told, retry_after_s=1.0) from None
+    finally:
+        await answers.aclose()  # type: ignore[attr-defined]  # every handler is a generator
 
 
 async def refuse(context: Context, error: Exception) -> None:

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from waybill.v1 import common_pb2, telemetry_pb2
 
 from actors.rules import readings
 from actors.rules.errors import InvalidArgument
 from actors.rules.readings import COLUMNS, LATITUDE, LONGITUDE, NO_SEQUENCE, POSITION, Batch, Refusal
 from services import rows as row_reader
+from waybill.v1 import common_pb2, telemetry_pb2
 
 B1 = npt.NDArray[np.bool_]
 I8 = npt.NDArray[np.int64]

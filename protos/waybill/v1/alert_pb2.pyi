@@ -181,7 +181,7 @@ class Alert(_message.Message):
     """GEOFENCE: the fence. LATENESS: the stop."""
     stop_id: _builtins.str
     reason: _builtins.str
-    """SENSOR: the fault. Else a word for programs."""
+    """Why, in a word or a few, e.g. SILENT."""
     text: _builtins.str
     """One line for people."""
     excursions: _builtins.int
@@ -532,14 +532,12 @@ class AcknowledgeAlertRequest(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     ACTOR_FIELD_NUMBER: _builtins.int
     COMMENT_FIELD_NUMBER: _builtins.int
-    REQUEST_ID_FIELD_NUMBER: _builtins.int
     alert_id: _builtins.str
     etag: _builtins.str
     actor: _builtins.str
     """Who, 1 to 64 characters."""
     comment: _builtins.str
     """Up to 1,024 characters."""
-    request_id: _builtins.str
     def __init__(
         self,
         *,
@@ -547,11 +545,10 @@ class AcknowledgeAlertRequest(_message.Message):
         etag: _builtins.str = ...,
         actor: _builtins.str = ...,
         comment: _builtins.str = ...,
-        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "alert_id", b"alert_id", "comment", b"comment", "etag", b"etag", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "alert_id", b"alert_id", "comment", b"comment", "etag", b"etag"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -586,14 +583,12 @@ class AssignAlertRequest(_message.Message):
     ACTOR_FIELD_NUMBER: _builtins.int
     ASSIGNEE_FIELD_NUMBER: _builtins.int
     COMMENT_FIELD_NUMBER: _builtins.int
-    REQUEST_ID_FIELD_NUMBER: _builtins.int
     alert_id: _builtins.str
     etag: _builtins.str
     actor: _builtins.str
     assignee: _builtins.str
-    """Up to 64 characters; empty: nobody."""
+    """To whom, 1 to 64 characters."""
     comment: _builtins.str
-    request_id: _builtins.str
     def __init__(
         self,
         *,
@@ -602,11 +597,10 @@ class AssignAlertRequest(_message.Message):
         actor: _builtins.str = ...,
         assignee: _builtins.str = ...,
         comment: _builtins.str = ...,
-        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "alert_id", b"alert_id", "assignee", b"assignee", "comment", b"comment", "etag", b"etag", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "alert_id", b"alert_id", "assignee", b"assignee", "comment", b"comment", "etag", b"etag"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -640,13 +634,11 @@ class CommentAlertRequest(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     ACTOR_FIELD_NUMBER: _builtins.int
     COMMENT_FIELD_NUMBER: _builtins.int
-    REQUEST_ID_FIELD_NUMBER: _builtins.int
     alert_id: _builtins.str
     etag: _builtins.str
     actor: _builtins.str
     comment: _builtins.str
     """1 to 1,024 characters."""
-    request_id: _builtins.str
     def __init__(
         self,
         *,
@@ -654,11 +646,10 @@ class CommentAlertRequest(_message.Message):
         etag: _builtins.str = ...,
         actor: _builtins.str = ...,
         comment: _builtins.str = ...,
-        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "alert_id", b"alert_id", "comment", b"comment", "etag", b"etag", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "alert_id", b"alert_id", "comment", b"comment", "etag", b"etag"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -692,13 +683,11 @@ class ResolveAlertRequest(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     ACTOR_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
-    REQUEST_ID_FIELD_NUMBER: _builtins.int
     alert_id: _builtins.str
     etag: _builtins.str
     actor: _builtins.str
     reason: _builtins.str
     """Why, 1 to 1,024 characters."""
-    request_id: _builtins.str
     def __init__(
         self,
         *,
@@ -706,11 +695,10 @@ class ResolveAlertRequest(_message.Message):
         etag: _builtins.str = ...,
         actor: _builtins.str = ...,
         reason: _builtins.str = ...,
-        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "alert_id", b"alert_id", "etag", b"etag", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "alert_id", b"alert_id", "etag", b"etag", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -32,6 +32,8 @@ class AlertServiceStub:
     Life. An alert is raised OPEN and active. When the condition is over it is no longer active, and stays until a person resolves it. A person acknowledges (I have seen it), assigns,
     comments, resolves. When its condition comes back while it is not resolved the same alert becomes active again; after it was resolved, a new one is raised,
     except where late data changes what the resolved one was about: then that one is reopened (OPEN). It is WITHDRAWN when late data or a correction shows that none of its excursions ever was.
+
+    What people do is guarded by the etag and may be sent again after a lost answer: the same action by the same actor with the same words and etag gives the same answer.
     """
 
     def __init__(self, channel):
@@ -84,6 +86,8 @@ class AlertServiceServicer:
     Life. An alert is raised OPEN and active. When the condition is over it is no longer active, and stays until a person resolves it. A person acknowledges (I have seen it), assigns,
     comments, resolves. When its condition comes back while it is not resolved the same alert becomes active again; after it was resolved, a new one is raised,
     except where late data changes what the resolved one was about: then that one is reopened (OPEN). It is WITHDRAWN when late data or a correction shows that none of its excursions ever was.
+
+    What people do is guarded by the etag and may be sent again after a lost answer: the same action by the same actor with the same words and etag gives the same answer.
     """
 
     def WatchAlerts(self, request, context):
@@ -96,7 +100,7 @@ class AlertServiceServicer:
 
         The filter is applied to the alert as it was after the change.
 
-        A subscriber that does not keep up (1,000 messages or 4 MiB waiting) is cut with RESOURCE_EXHAUSTED, reason SLOW_CONSUMER, and resumes from its cursor. When the server shuts down: UNAVAILABLE; reconnect.
+        A subscriber is read for at its own pace. One that takes nothing for 30 s while messages wait is cut with RESOURCE_EXHAUSTED, reason SLOW_CONSUMER, and resumes from its cursor. When the server shuts down: UNAVAILABLE; reconnect.
         OUT_OF_RANGE: a number that has not been given yet (a cursor of another database). INVALID_ARGUMENT: a negative number, unknown enum values.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -119,21 +123,21 @@ class AlertServiceServicer:
 
     def AcknowledgeAlert(self, request, context):
         """"I have seen it." OPEN becomes ACKNOWLEDGED. Requires the etag, so that nobody acknowledges what has changed under their eyes.
-        NOT_FOUND, STALE_ETAG. FAILED_PRECONDITION: it is not OPEN. INVALID_ARGUMENT: no actor. Idempotent by `request_id`.
+        NOT_FOUND, STALE_ETAG. FAILED_PRECONDITION: it is not OPEN. INVALID_ARGUMENT: no actor.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AssignAlert(self, request, context):
-        """Gives it to somebody (an empty assignee: to nobody). Requires the etag. NOT_FOUND, STALE_ETAG. FAILED_PRECONDITION: it is RESOLVED or WITHDRAWN. Idempotent by `request_id`.
+        """Gives it to somebody. Requires the etag. NOT_FOUND, STALE_ETAG. FAILED_PRECONDITION: it is RESOLVED or WITHDRAWN. INVALID_ARGUMENT: no actor or no assignee.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CommentAlert(self, request, context):
-        """Adds a comment, in any state. An etag is checked where it is given. NOT_FOUND. INVALID_ARGUMENT: an empty comment. Idempotent by `request_id`.
+        """Adds a comment, in any state. An etag is checked where it is given; without one, sending twice comments twice. NOT_FOUND, STALE_ETAG. INVALID_ARGUMENT: an empty comment.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -141,7 +145,7 @@ class AlertServiceServicer:
 
     def ResolveAlert(self, request, context):
         """Closes it with a reason; the condition may still hold. Requires the etag. NOT_FOUND, STALE_ETAG. FAILED_PRECONDITION: it is RESOLVED or WITHDRAWN already. INVALID_ARGUMENT: no
-        actor or no reason. Idempotent by `request_id`.
+        actor or no reason.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -200,6 +204,8 @@ class AlertService:
     Life. An alert is raised OPEN and active. When the condition is over it is no longer active, and stays until a person resolves it. A person acknowledges (I have seen it), assigns,
     comments, resolves. When its condition comes back while it is not resolved the same alert becomes active again; after it was resolved, a new one is raised,
     except where late data changes what the resolved one was about: then that one is reopened (OPEN). It is WITHDRAWN when late data or a correction shows that none of its excursions ever was.
+
+    What people do is guarded by the etag and may be sent again after a lost answer: the same action by the same actor with the same words and etag gives the same answer.
     """
 
     @staticmethod

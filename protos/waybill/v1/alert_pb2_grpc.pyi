@@ -33,6 +33,8 @@ class AlertServiceStub:
     Life. An alert is raised OPEN and active. When the condition is over it is no longer active, and stays until a person resolves it. A person acknowledges (I have seen it), assigns,
     comments, resolves. When its condition comes back while it is not resolved the same alert becomes active again; after it was resolved, a new one is raised,
     except where late data changes what the resolved one was about: then that one is reopened (OPEN). It is WITHDRAWN when late data or a correction shows that none of its excursions ever was.
+
+    What people do is guarded by the etag and may be sent again after a lost answer: the same action by the same actor with the same words and etag gives the same answer.
     """
 
     @_typing.overload
@@ -49,7 +51,7 @@ class AlertServiceStub:
 
     The filter is applied to the alert as it was after the change.
 
-    A subscriber that does not keep up (1,000 messages or 4 MiB waiting) is cut with RESOURCE_EXHAUSTED, reason SLOW_CONSUMER, and resumes from its cursor. When the server shuts down: UNAVAILABLE; reconnect.
+    A subscriber is read for at its own pace. One that takes nothing for 30 s while messages wait is cut with RESOURCE_EXHAUSTED, reason SLOW_CONSUMER, and resumes from its cursor. When the server shuts down: UNAVAILABLE; reconnect.
     OUT_OF_RANGE: a number that has not been given yet (a cursor of another database). INVALID_ARGUMENT: a negative number, unknown enum values.
     """
     ListAlerts: _grpc.UnaryUnaryMultiCallable[_alert_pb2.ListAlertsRequest, _alert_pb2.ListAlertsResponse]
@@ -58,15 +60,15 @@ class AlertServiceStub:
     """One alert with its whole history. NOT_FOUND: no such alert."""
     AcknowledgeAlert: _grpc.UnaryUnaryMultiCallable[_alert_pb2.AcknowledgeAlertRequest, _alert_pb2.AcknowledgeAlertResponse]
     """"I have seen it." OPEN becomes ACKNOWLEDGED. Requires the etag, so that nobody acknowledges what has changed under their eyes.
-    NOT_FOUND, STALE_ETAG. FAILED_PRECONDITION: it is not OPEN. INVALID_ARGUMENT: no actor. Idempotent by `request_id`.
+    NOT_FOUND, STALE_ETAG. FAILED_PRECONDITION: it is not OPEN. INVALID_ARGUMENT: no actor.
     """
     AssignAlert: _grpc.UnaryUnaryMultiCallable[_alert_pb2.AssignAlertRequest, _alert_pb2.AssignAlertResponse]
-    """Gives it to somebody (an empty assignee: to nobody). Requires the etag. NOT_FOUND, STALE_ETAG. FAILED_PRECONDITION: it is RESOLVED or WITHDRAWN. Idempotent by `request_id`."""
+    """Gives it to somebody. Requires the etag. NOT_FOUND, STALE_ETAG. FAILED_PRECONDITION: it is RESOLVED or WITHDRAWN. INVALID_ARGUMENT: no actor or no assignee."""
     CommentAlert: _grpc.UnaryUnaryMultiCallable[_alert_pb2.CommentAlertRequest, _alert_pb2.CommentAlertResponse]
-    """Adds a comment, in any state. An etag is checked where it is given. NOT_FOUND. INVALID_ARGUMENT: an empty comment. Idempotent by `request_id`."""
+    """Adds a comment, in any state. An etag is checked where it is given; without one, sending twice comments twice. NOT_FOUND, STALE_ETAG. INVALID_ARGUMENT: an empty comment."""
     ResolveAlert: _grpc.UnaryUnaryMultiCallable[_alert_pb2.ResolveAlertRequest, _alert_pb2.ResolveAlertResponse]
     """Closes it with a reason; the condition may still hold. Requires the etag. NOT_FOUND, STALE_ETAG. FAILED_PRECONDITION: it is RESOLVED or WITHDRAWN already. INVALID_ARGUMENT: no
-    actor or no reason. Idempotent by `request_id`.
+    actor or no reason.
     """
 
 @_typing.type_check_only
@@ -77,6 +79,8 @@ class AlertServiceAsyncStub(AlertServiceStub):
     Life. An alert is raised OPEN and active. When the condition is over it is no longer active, and stays until a person resolves it. A person acknowledges (I have seen it), assigns,
     comments, resolves. When its condition comes back while it is not resolved the same alert becomes active again; after it was resolved, a new one is raised,
     except where late data changes what the resolved one was about: then that one is reopened (OPEN). It is WITHDRAWN when late data or a correction shows that none of its excursions ever was.
+
+    What people do is guarded by the etag and may be sent again after a lost answer: the same action by the same actor with the same words and etag gives the same answer.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -90,7 +94,7 @@ class AlertServiceAsyncStub(AlertServiceStub):
 
     The filter is applied to the alert as it was after the change.
 
-    A subscriber that does not keep up (1,000 messages or 4 MiB waiting) is cut with RESOURCE_EXHAUSTED, reason SLOW_CONSUMER, and resumes from its cursor. When the server shuts down: UNAVAILABLE; reconnect.
+    A subscriber is read for at its own pace. One that takes nothing for 30 s while messages wait is cut with RESOURCE_EXHAUSTED, reason SLOW_CONSUMER, and resumes from its cursor. When the server shuts down: UNAVAILABLE; reconnect.
     OUT_OF_RANGE: a number that has not been given yet (a cursor of another database). INVALID_ARGUMENT: a negative number, unknown enum values.
     """
     ListAlerts: _aio.UnaryUnaryMultiCallable[_alert_pb2.ListAlertsRequest, _alert_pb2.ListAlertsResponse]  # type: ignore[assignment]
@@ -99,15 +103,15 @@ class AlertServiceAsyncStub(AlertServiceStub):
     """One alert with its whole history. NOT_FOUND: no such alert."""
     AcknowledgeAlert: _aio.UnaryUnaryMultiCallable[_alert_pb2.AcknowledgeAlertRequest, _alert_pb2.AcknowledgeAlertResponse]  # type: ignore[assignment]
     """"I have seen it." OPEN becomes ACKNOWLEDGED. Requires the etag, so that nobody acknowledges what has changed under their eyes.
-    NOT_FOUND, STALE_ETAG. FAILED_PRECONDITION: it is not OPEN. INVALID_ARGUMENT: no actor. Idempotent by `request_id`.
+    NOT_FOUND, STALE_ETAG. FAILED_PRECONDITION: it is not OPEN. INVALID_ARGUMENT: no actor.
     """
     AssignAlert: _aio.UnaryUnaryMultiCallable[_alert_pb2.AssignAlertRequest, _alert_pb2.AssignAlertResponse]  # type: ignore[assignment]
-    """Gives it to somebody (an empty assignee: to nobody). Requires the etag. NOT_FOUND, STALE_ETAG. FAILED_PRECONDITION: it is RESOLVED or WITHDRAWN. Idempotent by `request_id`."""
+    """Gives it to somebody. Requires the etag. NOT_FOUND, STALE_ETAG. FAILED_PRECONDITION: it is RESOLVED or WITHDRAWN. INVALID_ARGUMENT: no actor or no assignee."""
     CommentAlert: _aio.UnaryUnaryMultiCallable[_alert_pb2.CommentAlertRequest, _alert_pb2.CommentAlertResponse]  # type: ignore[assignment]
-    """Adds a comment, in any state. An etag is checked where it is given. NOT_FOUND. INVALID_ARGUMENT: an empty comment. Idempotent by `request_id`."""
+    """Adds a comment, in any state. An etag is checked where it is given; without one, sending twice comments twice. NOT_FOUND, STALE_ETAG. INVALID_ARGUMENT: an empty comment."""
     ResolveAlert: _aio.UnaryUnaryMultiCallable[_alert_pb2.ResolveAlertRequest, _alert_pb2.ResolveAlertResponse]  # type: ignore[assignment]
     """Closes it with a reason; the condition may still hold. Requires the etag. NOT_FOUND, STALE_ETAG. FAILED_PRECONDITION: it is RESOLVED or WITHDRAWN already. INVALID_ARGUMENT: no
-    actor or no reason. Idempotent by `request_id`.
+    actor or no reason.
     """
 
 class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -117,6 +121,8 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
     Life. An alert is raised OPEN and active. When the condition is over it is no longer active, and stays until a person resolves it. A person acknowledges (I have seen it), assigns,
     comments, resolves. When its condition comes back while it is not resolved the same alert becomes active again; after it was resolved, a new one is raised,
     except where late data changes what the resolved one was about: then that one is reopened (OPEN). It is WITHDRAWN when late data or a correction shows that none of its excursions ever was.
+
+    What people do is guarded by the etag and may be sent again after a lost answer: the same action by the same actor with the same words and etag gives the same answer.
     """
 
     @_abc_1.abstractmethod
@@ -134,7 +140,7 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
 
         The filter is applied to the alert as it was after the change.
 
-        A subscriber that does not keep up (1,000 messages or 4 MiB waiting) is cut with RESOURCE_EXHAUSTED, reason SLOW_CONSUMER, and resumes from its cursor. When the server shuts down: UNAVAILABLE; reconnect.
+        A subscriber is read for at its own pace. One that takes nothing for 30 s while messages wait is cut with RESOURCE_EXHAUSTED, reason SLOW_CONSUMER, and resumes from its cursor. When the server shuts down: UNAVAILABLE; reconnect.
         OUT_OF_RANGE: a number that has not been given yet (a cursor of another database). INVALID_ARGUMENT: a negative number, unknown enum values.
         """
 
@@ -161,7 +167,7 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_alert_pb2.AcknowledgeAlertResponse, _abc.Awaitable[_alert_pb2.AcknowledgeAlertResponse]]:
         """"I have seen it." OPEN becomes ACKNOWLEDGED. Requires the etag, so that nobody acknowledges what has changed under their eyes.
-        NOT_FOUND, STALE_ETAG. FAILED_PRECONDITION: it is not OPEN. INVALID_ARGUMENT: no actor. Idempotent by `request_id`.
+        NOT_FOUND, STALE_ETAG. FAILED_PRECONDITION: it is not OPEN. INVALID_ARGUMENT: no actor.
         """
 
     @_abc_1.abstractmethod
@@ -170,7 +176,7 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _alert_pb2.AssignAlertRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_alert_pb2.AssignAlertResponse, _abc.Awaitable[_alert_pb2.AssignAlertResponse]]:
-        """Gives it to somebody (an empty assignee: to nobody). Requires the etag. NOT_FOUND, STALE_ETAG. FAILED_PRECONDITION: it is RESOLVED or WITHDRAWN. Idempotent by `request_id`."""
+        """Gives it to somebody. Requires the etag. NOT_FOUND, STALE_ETAG. FAILED_PRECONDITION: it is RESOLVED or WITHDRAWN. INVALID_ARGUMENT: no actor or no assignee."""
 
     @_abc_1.abstractmethod
     def CommentAlert(
@@ -178,7 +184,7 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _alert_pb2.CommentAlertRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_alert_pb2.CommentAlertResponse, _abc.Awaitable[_alert_pb2.CommentAlertResponse]]:
-        """Adds a comment, in any state. An etag is checked where it is given. NOT_FOUND. INVALID_ARGUMENT: an empty comment. Idempotent by `request_id`."""
+        """Adds a comment, in any state. An etag is checked where it is given; without one, sending twice comments twice. NOT_FOUND, STALE_ETAG. INVALID_ARGUMENT: an empty comment."""
 
     @_abc_1.abstractmethod
     def ResolveAlert(
@@ -187,7 +193,7 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_alert_pb2.ResolveAlertResponse, _abc.Awaitable[_alert_pb2.ResolveAlertResponse]]:
         """Closes it with a reason; the condition may still hold. Requires the etag. NOT_FOUND, STALE_ETAG. FAILED_PRECONDITION: it is RESOLVED or WITHDRAWN already. INVALID_ARGUMENT: no
-        actor or no reason. Idempotent by `request_id`.
+        actor or no reason.
         """
 
 def add_AlertServiceServicer_to_server(servicer: AlertServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -385,11 +385,11 @@ class TagCounters(_message.Message):
     late: _builtins.int
     """Accepted readings that were older than the newest known of the tag."""
     fail: _builtins.int
-    """Values flagged fail."""
+    """Values flagged fail by the quality settings of now."""
     suspect: _builtins.int
-    """Values flagged suspect."""
+    """Values flagged suspect by the quality settings of now."""
     future: _builtins.int
-    """Readings that were accepted with a sensed time in the future."""
+    """Accepted readings whose sensed time is still in the future."""
     def __init__(
         self,
         *,
@@ -448,6 +448,7 @@ class ReadingConflict(_message.Message):
     BOOT_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
     VALUES_FIELD_NUMBER: _builtins.int
+    KEPT_SENSED_TIME_FIELD_NUMBER: _builtins.int
     boot: _builtins.int
     """Absent: the device tells none."""
     sequence: _builtins.int
@@ -459,6 +460,10 @@ class ReadingConflict(_message.Message):
     def values(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConflictingValue]:
         """What the kept one says and what this one said, for each metric in which they differ; an absent number means that it had no value."""
 
+    @_builtins.property
+    def kept_sensed_time(self) -> _timestamp_pb2.Timestamp:
+        """Sensed time of the one that was kept; with boot and sequence it may be another."""
+
     def __init__(
         self,
         *,
@@ -467,10 +472,11 @@ class ReadingConflict(_message.Message):
         boot: _builtins.int | None = ...,
         sequence: _builtins.int | None = ...,
         values: _abc.Iterable[Global___ConflictingValue] | None = ...,
+        kept_sensed_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_boot", b"_boot", "_sequence", b"_sequence", "boot", b"boot", "received_time", b"received_time", "sensed_time", b"sensed_time", "sequence", b"sequence"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_boot", b"_boot", "_sequence", b"_sequence", "boot", b"boot", "kept_sensed_time", b"kept_sensed_time", "received_time", b"received_time", "sensed_time", b"sensed_time", "sequence", b"sequence"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_boot", b"_boot", "_sequence", b"_sequence", "boot", b"boot", "received_time", b"received_time", "sensed_time", b"sensed_time", "sequence", b"sequence", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_boot", b"_boot", "_sequence", b"_sequence", "boot", b"boot", "kept_sensed_time", b"kept_sensed_time", "received_time", b"received_time", "sensed_time", b"sensed_time", "sequence", b"sequence", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__boot: _TypeAlias = _typing.Literal["boot"]  # noqa: Y015
     _WhichOneofArgType__boot: _TypeAlias = _typing.Literal["_boot", b"_boot"]  # noqa: Y015
@@ -713,19 +719,16 @@ class RegisterTagRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TAG_FIELD_NUMBER: _builtins.int
-    REQUEST_ID_FIELD_NUMBER: _builtins.int
-    request_id: _builtins.str
     @_builtins.property
     def tag(self) -> Global___Tag: ...
     def __init__(
         self,
         *,
         tag: Global___Tag | None = ...,
-        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["tag", b"tag"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "tag", b"tag"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tag", b"tag"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -849,8 +852,6 @@ class UpdateTagRequest(_message.Message):
 
     TAG_FIELD_NUMBER: _builtins.int
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
-    REQUEST_ID_FIELD_NUMBER: _builtins.int
-    request_id: _builtins.str
     @_builtins.property
     def tag(self) -> Global___Tag:
         """`tag.tag_id` and `tag.etag` are required."""
@@ -862,11 +863,10 @@ class UpdateTagRequest(_message.Message):
         *,
         tag: Global___Tag | None = ...,
         update_mask: _field_mask_pb2.FieldMask | None = ...,
-        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["tag", b"tag", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "tag", b"tag", "update_mask", b"update_mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tag", b"tag", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1146,15 +1146,13 @@ class CorrectCustodyRequest(_message.Message):
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
     ACTOR_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
-    REQUEST_ID_FIELD_NUMBER: _builtins.int
     actor: _builtins.str
     """Who corrects, 1 to 64 characters."""
     reason: _builtins.str
     """Why, 1 to 1,024 characters."""
-    request_id: _builtins.str
     @_builtins.property
     def custody(self) -> Global___Custody:
-        """`custody_id`, `tag_id` and `etag` are required; `carrier`, `handling_unit_id`, `from_time`, `until_time`, `retracted` are taken as named in the mask."""
+        """`custody_id`, `tag_id` and `etag` are required; `from_time`, `until_time`, `retracted` are taken as named in the mask."""
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
@@ -1167,11 +1165,10 @@ class CorrectCustodyRequest(_message.Message):
         update_mask: _field_mask_pb2.FieldMask | None = ...,
         actor: _builtins.str = ...,
         reason: _builtins.str = ...,
-        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["custody", b"custody", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "custody", b"custody", "reason", b"reason", "request_id", b"request_id", "update_mask", b"update_mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "custody", b"custody", "reason", b"reason", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -93,8 +93,8 @@ class TagServiceServicer:
 
     def RegisterTag(self, request, context):
         """Registers a tag, or gives more facts about one that its first reading registered (which has no settings yet): such a tag is updated, not refused.
-        INVALID_ARGUMENT: a malformed id or setting. ALREADY_EXISTS: it was registered by a call before, with other content (the same content gives the same answer).
-        Registration is not needed before readings are sent. Idempotent by `request_id`.
+        INVALID_ARGUMENT: a malformed id or setting. ALREADY_EXISTS: it was registered by a call before, with other content (the same content gives the same answer, so it may be sent again).
+        Registration is not needed before readings are sent, unless this system is set to refuse tags that are not registered.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -159,10 +159,10 @@ class TagServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CorrectCustody(self, request, context):
-        """Corrects a custody after the fact: its start, end, carrier or handling unit. Readings of the changed interval are re-judged on both carriers; excursions and alerts
-        change by revisions, the old custody stays in its history. Requires the custody's etag. `retracted` set to true says that it never was.
-        NOT_FOUND: custody, carrier or handling unit. CUSTODY_OVERLAP: names the other custody and its carrier. INVALID_ARGUMENT: an empty or reversed interval,
-        or an `until_time` later than now. FAILED_PRECONDITION: the new carrier is cancelled. Idempotent by `request_id`.
+        """Corrects a custody after the fact: its start, its end, or that it ever was (`retracted`). Readings of the changed time are re-judged; excursions and alerts
+        change by revisions, what the custody said stays in its history. To put it on another carrier: retract it, then assign the tag there. Requires the custody's etag.
+        NOT_FOUND: the tag has no such custody. CUSTODY_OVERLAP: names the other custody and its carrier. STALE_ETAG: it has changed (or this very correction was made already: read it again).
+        INVALID_ARGUMENT: an empty or reversed interval, an `until_time` later than now, a mask that names something else.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -35,8 +35,8 @@ class TagServiceStub:
     def __new__(cls, channel: _aio.Channel) -> TagServiceAsyncStub: ...
     RegisterTag: _grpc.UnaryUnaryMultiCallable[_tag_pb2.RegisterTagRequest, _tag_pb2.RegisterTagResponse]
     """Registers a tag, or gives more facts about one that its first reading registered (which has no settings yet): such a tag is updated, not refused.
-    INVALID_ARGUMENT: a malformed id or setting. ALREADY_EXISTS: it was registered by a call before, with other content (the same content gives the same answer).
-    Registration is not needed before readings are sent. Idempotent by `request_id`.
+    INVALID_ARGUMENT: a malformed id or setting. ALREADY_EXISTS: it was registered by a call before, with other content (the same content gives the same answer, so it may be sent again).
+    Registration is not needed before readings are sent, unless this system is set to refuse tags that are not registered.
     """
     GetTag: _grpc.UnaryUnaryMultiCallable[_tag_pb2.GetTagRequest, _tag_pb2.GetTagResponse]
     """One tag's registration. NOT_FOUND: never registered and never heard of."""
@@ -59,10 +59,10 @@ class TagServiceStub:
     ListCustodies: _grpc.UnaryUnaryMultiCallable[_tag_pb2.ListCustodiesRequest, _tag_pb2.ListCustodiesResponse]
     """Custodies of one tag, or of one carrier, by start ascending. Exactly one of `tag_id`, `carrier` must be set. A tag or carrier that is not there: NOT_FOUND."""
     CorrectCustody: _grpc.UnaryUnaryMultiCallable[_tag_pb2.CorrectCustodyRequest, _tag_pb2.CorrectCustodyResponse]
-    """Corrects a custody after the fact: its start, end, carrier or handling unit. Readings of the changed interval are re-judged on both carriers; excursions and alerts
-    change by revisions, the old custody stays in its history. Requires the custody's etag. `retracted` set to true says that it never was.
-    NOT_FOUND: custody, carrier or handling unit. CUSTODY_OVERLAP: names the other custody and its carrier. INVALID_ARGUMENT: an empty or reversed interval,
-    or an `until_time` later than now. FAILED_PRECONDITION: the new carrier is cancelled. Idempotent by `request_id`.
+    """Corrects a custody after the fact: its start, its end, or that it ever was (`retracted`). Readings of the changed time are re-judged; excursions and alerts
+    change by revisions, what the custody said stays in its history. To put it on another carrier: retract it, then assign the tag there. Requires the custody's etag.
+    NOT_FOUND: the tag has no such custody. CUSTODY_OVERLAP: names the other custody and its carrier. STALE_ETAG: it has changed (or this very correction was made already: read it again).
+    INVALID_ARGUMENT: an empty or reversed interval, an `until_time` later than now, a mask that names something else.
     """
 
 @_typing.type_check_only
@@ -72,8 +72,8 @@ class TagServiceAsyncStub(TagServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     RegisterTag: _aio.UnaryUnaryMultiCallable[_tag_pb2.RegisterTagRequest, _tag_pb2.RegisterTagResponse]  # type: ignore[assignment]
     """Registers a tag, or gives more facts about one that its first reading registered (which has no settings yet): such a tag is updated, not refused.
-    INVALID_ARGUMENT: a malformed id or setting. ALREADY_EXISTS: it was registered by a call before, with other content (the same content gives the same answer).
-    Registration is not needed before readings are sent. Idempotent by `request_id`.
+    INVALID_ARGUMENT: a malformed id or setting. ALREADY_EXISTS: it was registered by a call before, with other content (the same content gives the same answer, so it may be sent again).
+    Registration is not needed before readings are sent, unless this system is set to refuse tags that are not registered.
     """
     GetTag: _aio.UnaryUnaryMultiCallable[_tag_pb2.GetTagRequest, _tag_pb2.GetTagResponse]  # type: ignore[assignment]
     """One tag's registration. NOT_FOUND: never registered and never heard of."""
@@ -96,10 +96,10 @@ class TagServiceAsyncStub(TagServiceStub):
     ListCustodies: _aio.UnaryUnaryMultiCallable[_tag_pb2.ListCustodiesRequest, _tag_pb2.ListCustodiesResponse]  # type: ignore[assignment]
     """Custodies of one tag, or of one carrier, by start ascending. Exactly one of `tag_id`, `carrier` must be set. A tag or carrier that is not there: NOT_FOUND."""
     CorrectCustody: _aio.UnaryUnaryMultiCallable[_tag_pb2.CorrectCustodyRequest, _tag_pb2.CorrectCustodyResponse]  # type: ignore[assignment]
-    """Corrects a custody after the fact: its start, end, carrier or handling unit. Readings of the changed interval are re-judged on both carriers; excursions and alerts
-    change by revisions, the old custody stays in its history. Requires the custody's etag. `retracted` set to true says that it never was.
-    NOT_FOUND: custody, carrier or handling unit. CUSTODY_OVERLAP: names the other custody and its carrier. INVALID_ARGUMENT: an empty or reversed interval,
-    or an `until_time` later than now. FAILED_PRECONDITION: the new carrier is cancelled. Idempotent by `request_id`.
+    """Corrects a custody after the fact: its start, its end, or that it ever was (`retracted`). Readings of the changed time are re-judged; excursions and alerts
+    change by revisions, what the custody said stays in its history. To put it on another carrier: retract it, then assign the tag there. Requires the custody's etag.
+    NOT_FOUND: the tag has no such custody. CUSTODY_OVERLAP: names the other custody and its carrier. STALE_ETAG: it has changed (or this very correction was made already: read it again).
+    INVALID_ARGUMENT: an empty or reversed interval, an `until_time` later than now, a mask that names something else.
     """
 
 class TagServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -112,8 +112,8 @@ class TagServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_tag_pb2.RegisterTagResponse, _abc.Awaitable[_tag_pb2.RegisterTagResponse]]:
         """Registers a tag, or gives more facts about one that its first reading registered (which has no settings yet): such a tag is updated, not refused.
-        INVALID_ARGUMENT: a malformed id or setting. ALREADY_EXISTS: it was registered by a call before, with other content (the same content gives the same answer).
-        Registration is not needed before readings are sent. Idempotent by `request_id`.
+        INVALID_ARGUMENT: a malformed id or setting. ALREADY_EXISTS: it was registered by a call before, with other content (the same content gives the same answer, so it may be sent again).
+        Registration is not needed before readings are sent, unless this system is set to refuse tags that are not registered.
         """
 
     @_abc_1.abstractmethod
@@ -190,10 +190,10 @@ class TagServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tag_pb2.CorrectCustodyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tag_pb2.CorrectCustodyResponse, _abc.Awaitable[_tag_pb2.CorrectCustodyResponse]]:
-        """Corrects a custody after the fact: its start, end, carrier or handling unit. Readings of the changed interval are re-judged on both carriers; excursions and alerts
-        change by revisions, the old custody stays in its history. Requires the custody's etag. `retracted` set to true says that it never was.
-        NOT_FOUND: custody, carrier or handling unit. CUSTODY_OVERLAP: names the other custody and its carrier. INVALID_ARGUMENT: an empty or reversed interval,
-        or an `until_time` later than now. FAILED_PRECONDITION: the new carrier is cancelled. Idempotent by `request_id`.
+        """Corrects a custody after the fact: its start, its end, or that it ever was (`retracted`). Readings of the changed time are re-judged; excursions and alerts
+        change by revisions, what the custody said stays in its history. To put it on another carrier: retract it, then assign the tag there. Requires the custody's etag.
+        NOT_FOUND: the tag has no such custody. CUSTODY_OVERLAP: names the other custody and its carrier. STALE_ETAG: it has changed (or this very correction was made already: read it again).
+        INVALID_ARGUMENT: an empty or reversed interval, an `until_time` later than now, a mask that names something else.
         """
 
 def add_TagServiceServicer_to_server(servicer: TagServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

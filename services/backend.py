@@ -1,0 +1,77 @@
+"""What the doors' servicers stand on: commands and queries to the shards, and reads from the database beside the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import grpc
+from sqlalchemy import Engine
+from sqlalchemy.exc import OperationalError
+from sqlmodel import Session
+
+from actors.directory import shard_of
+from actors.journal.queries_business import reading
+from actors.rules.errors import Unavailable
+from services.shards import Shards, ask, now_us
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+READERS = 8
+"""Database reads at a time; more wait."""
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class Backend:
+    """Shards and database for one door. `engine` can only read (journal.database.reader)."""
+
+    def __init__(self, shards: Shards, engine: Engine) -> None:
+        self.shards = shards
+        self._engine = engine
+        self._threads = ThreadPoolExecutor(READERS, thread_name_prefix="reader")
+
+    def close(self) -> None:
+        """Let go of threads and connections."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._engine.dispose()
+
+    def shard_of(self, identity: str) -> int:
+        """The shard that a tag, shipment or warehouse lives in."""
+        return shard_of(identity, self.shards.shards)
+
+    async def command(self, identity: str, name: str, arguments: Mapping[str, Any], context: Context, *, again: bool = False) -> Any:
+        """Have the shard that `identity` lives in carry out a command ("tag.register"), durably; its answer.
+
+        While the shard is away it is sent again only where that does no harm: `again`, or a `request_id` in the arguments, by which
+        the shard knows it. Raises DomainError, TimeoutError.
+        """
+        harmless = again or bool(arguments.get("request_id"))
+        return await ask(
+            self.shards, self.shard_of(identity), "command", name, dict(arguments), now_us(), remaining_s=left(context), again=harmless
+        )
+
+    async def query(self, identity: str, name: str, arguments: Mapping[str, Any], context: Context) -> Any:
+        """Ask the shard that `identity` lives in, after all that was acknowledged before. Raises DomainError, TimeoutError."""
+        return await ask(self.shards, self.shard_of(identity), "query", name, dict(arguments), remaining_s=left(context))
+
+    async def read(self, function: Callable[Concatenate[Session, P], R], *arguments: P.args, **named: P.kwargs) -> R:
+        """Call `function(session, ...)` on one state of the database. Raises Unavailable where the database is away."""
+
+        def run() -> R:
+            with reading(self._engine) as session:
+                return function(session, *arguments, **named)
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, run)
+        except OperationalError as error:
+            raise Unavailable("the database does not answer") from error
+
+
+def left(context: Context) -> float | None:
+    """Seconds until the caller's deadline; None where there is none."""
+    remaining: float | None = context.time_remaining()
+    return remaining

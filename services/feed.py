@@ -1,0 +1,141 @@
+"""Following the event log: one look at the database for all watchers of a door, in number order, nothing missed, nothing twice.
+
+The log is gapless and its numbers are given last in each transaction, so whatever one read sees up to its newest number is complete
+(actors/journal). The feed keeps the newest events in memory; a watcher that is behind them reads the database itself until it has
+caught up. A watcher takes events at its own pace, so a slow one costs no memory; one that takes nothing for too long is cut
+(services.status) and resumes from its cursor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from typing import NamedTuple
+
+from actors.journal import queries_business as business
+from actors.journal import queries_doors as queries
+from actors.journal.tables import Event
+from actors.rules.errors import DomainError, OutOfRange, Unavailable
+from services.backend import Backend
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.05
+"""The feed looks so often where nobody tells it that there is something new."""
+KEPT = 10_000
+"""Newest events in memory."""
+READ = 1_000
+"""Events in one read of the database."""
+PROGRESS_S = 10.0
+"""A watcher hears at least so often up to which number it has seen everything."""
+
+
+class Piece(NamedTuple):
+    """Some events that a watcher asked for, in order, and the number up to which these are all there are."""
+
+    events: list[Event]
+    up_to: int
+
+
+class Feed:
+    """The event log for the watchers of one door. `news` is set by whoever learns that there are newer events."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.news = asyncio.Event()
+        self._backend = backend
+        self._recent: deque[Event] = deque(maxlen=KEPT)
+        self._newest = 0
+        self._watchers = 0
+        self._moved = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._closing = False
+
+    def close(self) -> None:
+        """End the watchers with UNAVAILABLE: they go on at another door."""
+        self._closing = True
+        self._moved.set()
+        if self._task is not None:
+            self._task.cancel()
+
+    async def follow(
+        self, after: int | None, *, prefix: str = "", carrier: str = "", wanted: Callable[[Event], bool] = lambda _: True
+    ) -> AsyncIterator[Piece]:
+        """Pieces of the log after number `after` (None: from now on), for ever. An empty piece is progress.
+
+        The first piece comes at once. Raises OutOfRange where `after` has not been given yet, Unavailable when the door closes.
+        """
+        newest = await self._backend.read(business.last_event_number)
+        if after is not None and after < 0:
+            raise OutOfRange("must be 0 or more", field="after_event_number", value=after)
+        if after is not None and after > newest:
+            raise OutOfRange(f"no event has this number yet; the newest is {newest}", field="after_event_number", value=after)
+        seen = newest if after is None else after
+        self._watchers += 1
+        if self._task is None:
+            self._newest = newest
+            self._recent.clear()
+            self._task = asyncio.create_task(self._look())
+        try:
+            first, told = True, time.monotonic()
+            while not self._closing:
+                moved = self._moved
+                if seen < self._newest or first:
+                    piece = await self._after(seen, prefix, carrier, wanted)
+                    seen = max(seen, piece.up_to)
+                    if piece.events or first:
+                        yield Piece(piece.events, seen)
+                        first, told = False, time.monotonic()
+                    continue
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(max(told + PROGRESS_S - time.monotonic(), 0)):
+                        await moved.wait()
+                if time.monotonic() >= told + PROGRESS_S:
+                    yield Piece([], seen)
+                    told = time.monotonic()
+            raise Unavailable("the door is closing")
+        finally:
+            self._watchers -= 1
+            if not self._watchers and self._task is not None:
+                self._task.cancel()
+                self._task = None
+
+    async def _after(self, seen: int, prefix: str, carrier: str, wanted: Callable[[Event], bool]) -> Piece:
+        """What comes after `seen`: from memory where that reaches back so far, else the next events from the database."""
+        if self._recent and self._recent[0].number <= seen + 1:
+            skipped = seen + 1 - self._recent[0].number
+            up_to = self._newest
+            fresh = [self._recent[i] for i in range(skipped, len(self._recent))]
+            return Piece([event for event in fresh if _is(event, prefix, carrier) and wanted(event)], up_to)
+        found, up_to = await self._backend.read(queries.events, seen, READ, prefix=prefix, carrier=carrier)
+        return Piece([event for event in found if wanted(event)], max(up_to, seen))
+
+    async def _look(self) -> None:
+        """Keep the newest events in memory as long as somebody watches."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(POLL_S):
+                    await self.news.wait()
+            self.news.clear()
+            try:
+                found, up_to = await self._backend.read(queries.events, self._newest, READ)
+            except DomainError as error:
+                log.warning("the event log cannot be read: %s", error)
+                await asyncio.sleep(1)
+                continue
+            if found:
+                self._recent.extend(found)
+                self._newest = max(self._newest, up_to)
+                if found[-1].number < up_to:  # cannot be: the log has no gaps
+                    self._recent.clear()
+                self._moved.set()
+                self._moved = asyncio.Event()
+                if len(found) == READ:
+                    self.news.set()
+
+
+def _is(event: Event, prefix: str, carrier: str) -> bool:
+    return event.kind.startswith(prefix) and (not carrier or event.carrier == carrier)

@@ -1,0 +1,201 @@
+"""TelemetryService: readings come in on streams and go to the shards gathered; series are read back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from functools import partial
+
+import numpy as np
+
+from actors.journal import queries_business as business
+from actors.rules import readings
+from actors.rules.errors import DomainError, InvalidArgument, NotFound, Unavailable
+from actors.rules.readings import ACCEPTED, CONFLICTING, DUPLICATE, FOREVER_US, REFUSED
+from services import check, wire
+from services.backend import Backend, Context, left
+from services.gather import Gatherer
+from services.shards import now_us
+from services.status import status_of
+from waybill.v1 import telemetry_pb2, telemetry_pb2_grpc
+
+MESSAGES_AT_ONCE = 64
+BYTES_AT_ONCE = 32 << 20
+"""What is worked on of one stream; past either the stream is not read."""
+SERIES_ROWS = 10_000
+"""Rows in a message of a series."""
+
+
+class _Room:
+    """A bound on the bytes of one stream that are worked on; one message always fits."""
+
+    def __init__(self) -> None:
+        self._bytes = 0
+        self._freed = asyncio.Event()
+
+    async def take(self, size: int) -> None:
+        """Wait until there is room for `size` bytes."""
+        while self._bytes and self._bytes + size > BYTES_AT_ONCE:
+            self._freed.clear()
+            await self._freed.wait()
+        self._bytes += size
+
+    def given_back(self, size: int, _: object) -> None:
+        """A message of `size` bytes is answered."""
+        self._bytes -= size
+        self._freed.set()
+
+
+class Telemetry(telemetry_pb2_grpc.TelemetryServiceServicer):
+    """See telemetry.proto."""
+
+    def __init__(self, backend: Backend, gatherer: Gatherer) -> None:
+        self._backend = backend
+        self._gatherer = gatherer
+        self._readers: set[asyncio.Task[None]] = set()
+        self._closing = False
+
+    def close(self) -> None:
+        """Read no more from the streams; what was read is answered, then they end with UNAVAILABLE."""
+        self._closing = True
+        for reader in self._readers:
+            reader.cancel()
+
+    async def Ingest(
+        self, request_iterator: AsyncIterator[telemetry_pb2.IngestRequest], context: Context
+    ) -> AsyncIterator[telemetry_pb2.IngestResponse]:
+        """Messages are worked on at once and answered in their order."""
+        answers: asyncio.Queue[asyncio.Task[telemetry_pb2.IngestResponse] | Exception | None] = asyncio.Queue(MESSAGES_AT_ONCE)
+        room = _Room()
+        working: set[asyncio.Task[telemetry_pb2.IngestResponse]] = set()
+
+        async def read() -> None:
+            ending: Exception | None = None
+            try:
+                async for request in request_iterator:
+                    size = request.ByteSize()
+                    await room.take(size)
+                    task = asyncio.create_task(self._answer(request, context))
+                    working.add(task)
+                    task.add_done_callback(working.discard)
+                    task.add_done_callback(partial(room.given_back, size))
+                    await answers.put(task)
+            except asyncio.CancelledError:
+                if not self._closing:
+                    raise
+                ending = Unavailable("the door is closing")
+            except Exception as error:
+                ending = error
+            await answers.put(ending)
+
+        reader = asyncio.create_task(read())
+        self._readers.add(reader)
+        if self._closing:
+            reader.cancel()
+        try:
+            while isinstance(task := await answers.get(), asyncio.Task):
+                yield await task
+            if task is not None:
+                raise task
+        finally:
+            self._readers.discard(reader)
+            for one in (reader, *working):
+                one.cancel()
+
+    async def IngestBatch(self, request: telemetry_pb2.IngestBatchRequest, context: Context) -> telemetry_pb2.IngestBatchResponse:
+        """One message as one call; what is wrong with it as a whole is the call's status."""
+        if not request.HasField("batch"):
+            raise InvalidArgument("must be given", field="batch")
+        return telemetry_pb2.IngestBatchResponse(result=await self._ingest(request.batch, context))
+
+    async def _answer(self, request: telemetry_pb2.IngestRequest, context: Context) -> telemetry_pb2.IngestResponse:
+        received_us = now_us()
+        try:
+            return await self._ingest(request, context)
+        except DomainError as error:
+            return telemetry_pb2.IngestResponse(
+                batch_id=request.batch_id[: wire.TAG_ID_MAX], error=status_of(error), received_time=check.timestamp(received_us)
+            )
+
+    async def _ingest(self, request: telemetry_pb2.IngestRequest, context: Context) -> telemetry_pb2.IngestResponse:
+        received_us = now_us()
+        decoded = wire.decode(request, received_us, self._gatherer.routes.rule_broken)
+        status = np.full(decoded.total, REFUSED, np.uint8)
+        refusals, number = decoded.refusals, 0
+        if len(decoded.batch):
+            outcome = await self._gatherer.ingest(decoded.ids, decoded.batch, left(context))
+            status[decoded.rows] = outcome.status
+            number = outcome.last_event_number
+            unknown = decoded.rows[outcome.status == REFUSED]
+            if len(unknown):
+                refusals = _with_unknown_tags(decoded, unknown.tolist())
+        counts = np.bincount(status, minlength=REFUSED + 1)
+        return telemetry_pb2.IngestResponse(
+            batch_id=request.batch_id,
+            accepted=int(counts[ACCEPTED]),
+            duplicate=int(counts[DUPLICATE]),
+            conflicting=int(counts[CONFLICTING]),
+            refused=int(counts[REFUSED]),
+            refusals=[
+                telemetry_pb2.Refusal(index=refusal.row, field=refusal.field, value=refusal.value, rule=refusal.rule)
+                for refusal in refusals
+            ],
+            refused_indexes=np.flatnonzero(status == REFUSED).tolist() if counts[REFUSED] else (),
+            conflicting_indexes=np.flatnonzero(status == CONFLICTING).tolist() if counts[CONFLICTING] else (),
+            received_time=check.timestamp(received_us),
+            last_event_number=number,
+        )
+
+    async def ReadTagSeries(
+        self, request: telemetry_pb2.ReadTagSeriesRequest, context: Context
+    ) -> AsyncIterator[telemetry_pb2.ReadTagSeriesResponse]:
+        """One tag's stored readings."""
+        tag_id = check.text(request.tag_id, "tag_id", required=True)
+        from_us, until_us = check.interval_us(request)
+        codes = wire.codes_of(request.metrics)
+        async for series in self._series(tag_id, from_us, until_us, codes, context):
+            yield telemetry_pb2.ReadTagSeriesResponse(series=series)
+
+    async def ReadShipmentSeries(
+        self, request: telemetry_pb2.ReadShipmentSeriesRequest, context: Context
+    ) -> AsyncIterator[telemetry_pb2.ReadShipmentSeriesResponse]:
+        """What belongs to a shipment by custody at sensed time, tag after tag."""
+        shipment_id = check.text(request.shipment_id, "shipment_id", required=True)
+        from_us, until_us = check.interval_us(request)
+        codes = wire.codes_of(request.metrics)
+        if await self._backend.read(business.shipment, shipment_id) is None:
+            raise NotFound("no such shipment", field="shipment_id", value=shipment_id)
+        carrier = business.shipment_carrier(shipment_id)
+        custodies = await self._backend.read(business.custodies, carrier, limit=wire.READINGS_MAX)
+        for custody in sorted(custodies, key=lambda one: (one.tag_id, one.from_us)):
+            start = max(custody.from_us, from_us or 0)
+            end = min(custody.until_us or FOREVER_US, until_us or FOREVER_US)
+            if start < end:
+                async for series in self._series(custody.tag_id, start, end, codes, context):
+                    yield telemetry_pb2.ReadShipmentSeriesResponse(
+                        series=series, custody_id=custody.custody_id, handling_unit_id=custody.handling_unit_id or ""
+                    )
+
+    async def _series(
+        self, tag_id: str, from_us: int | None, until_us: int | None, codes: tuple[int, ...], context: Context
+    ) -> AsyncIterator[telemetry_pb2.SeriesColumns]:
+        asked = {"tag_id": tag_id, "from_us": from_us or 0, "until_us": until_us or FOREVER_US}
+        batch, flags = await self._backend.query(tag_id, "tag.series", asked, context)
+        kept = [k for k, code in enumerate(batch.codes) if code in codes]
+        values, flags = batch.values[kept], flags[kept]
+        some = ~np.isnan(values).all(axis=0) if kept else np.zeros(len(batch), np.bool_)
+        chosen = readings.Batch(batch.tag, batch.sensed_us, batch.boot, batch.sequence, tuple(batch.codes[k] for k in kept), values)
+        rows = np.flatnonzero(some)
+        for start in range(0, len(rows), SERIES_ROWS):
+            piece = rows[start : start + SERIES_ROWS]
+            yield wire.to_series(tag_id, readings.subset(chosen, piece), flags[:, piece])
+
+
+def _with_unknown_tags(decoded: wire.Decoded, rows: list[int]) -> list[readings.Refusal]:
+    """The refusals of a message and those of readings whose tags the shards do not know (where tags must be registered first)."""
+    tag_of_row = dict(zip(decoded.rows.tolist(), decoded.batch.tag.tolist(), strict=True))
+    unknown = [
+        readings.Refusal(row, "tag_id", decoded.ids[tag_of_row[row]], "is not registered, and this system registers no tag by its readings")
+        for row in rows[: wire.REFUSALS_MAX]
+    ]
+    return sorted([*decoded.refusals, *unknown], key=lambda refusal: refusal.row)[: wire.REFUSALS_MAX]
