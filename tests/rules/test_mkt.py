@@ -187,13 +187,15 @@ class TestLimit:
         assert run.extreme == close_to(plain_mkt.mkt_c([(5.0, 1), (20.0, 1)]))
         assert found.extreme == run.extreme
 
-    def test_the_end_of_custody_that_is_the_windows_end_counts(self) -> None:
-        windows = [plain.Window(0, 2 * HOUR, self.cold()), plain.Window(2 * HOUR, 9 * HOUR, self.cold())]
+    def test_the_end_of_custody_that_is_the_windows_end_counts_by_the_version_that_ends_there(self) -> None:
+        next_version = plain.Limit(8.0, mode=plain.MKT, max_gap_us=MINUTE)
+        windows = [plain.Window(0, 2 * HOUR, self.cold()), plain.Window(2 * HOUR, 9 * HOUR, next_version)]
         window_rows, limits = tables(windows, DAY)
-        _, runs = mkt.judge_mkt(*series([(0, 5.0), (HOUR, 20.0)]), track_of(windows, 0, 2 * HOUR), window_rows, limits, closed=True)
-        assert [(run["start_us"], run["end_us"], run["limit"]) for run in runs if run["kind"] == exposure.ENDED] == [
-            (2 * HOUR, 2 * HOUR, 0)
-        ]
+        readings = [(0, 5.0), (90 * MINUTE, 20.0)]
+        _, runs = mkt.judge_mkt(*series(readings), track_of(windows, 0, 2 * HOUR), window_rows, limits, closed=True)
+        (ended,) = runs[runs["kind"] == exposure.ENDED]
+        assert (ended["start_us"], ended["end_us"], ended["limit"]) == (2 * HOUR, 2 * HOUR, 0)
+        assert ended["extreme"] == close_to(plain_mkt.mkt_c([(5.0, 60), (20.0, 30)]))
 
     def test_the_first_reading_has_no_mkt(self) -> None:
         assert judged([(0, 50.0)], self.cold(), DAY).runs == []
