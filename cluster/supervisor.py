@@ -82,7 +82,8 @@ class Supervisor:
         del self._due[name]
         try:
             start()
-        except (boot.StartError, OSError) as error:
+        except Exception as error:  # whatever it is, the other parts still need their supervisor
+            log.debug("starting %s", name, exc_info=True)
             self._say(f"{name} could not be started: {error}")
             return
         self._say(f"{name} was started again")
