@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import grpc
 from sqlalchemy import Engine
@@ -23,7 +23,10 @@ R = TypeVar("R")
 READERS = 8
 """Database reads at a time; more wait."""
 
-Context = grpc.aio.ServicerContext[Any, Any]
+if TYPE_CHECKING:  # the stubs' class takes type arguments, the real one does not
+    Context = grpc.aio.ServicerContext[Any, Any]
+else:
+    Context = grpc.aio.ServicerContext
 
 
 class Backend:

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyDetail
@@ -105,11 +105,15 @@ def _packed(message: Message) -> AnyDetail:
     return packed
 
 
-Handler = grpc.RpcMethodHandler[Any, Any]
-Context = grpc.aio.ServicerContext[Any, Any]
+if TYPE_CHECKING:  # the stubs' classes take type arguments, the real ones do not
+    Handler = grpc.RpcMethodHandler[Any, Any]
+    Context = grpc.aio.ServicerContext[Any, Any]
+    Interceptor = grpc.aio.ServerInterceptor[Any, Any]
+else:
+    Interceptor = grpc.aio.ServerInterceptor
 
 
-class Doorman(grpc.aio.ServerInterceptor[Any, Any]):
+class Doorman(Interceptor):
     """Stands before every handler: parses and checks requests, turns errors into statuses.
 
     `requests` gives the request class of a full method name ("/waybill.v1.TagService/GetTag"); methods that it does not know

@@ -301,13 +301,13 @@ def quality(tests: Sequence[tag_pb2.QualityTests]) -> dict[str, Any] | None:
             raise InvalidArgument(f"{name} is there twice", field=field, value=test.metric)
         metric: dict[str, Any] = {}
         for number in NUMBERS:
-            if test.HasField(number):
+            if test.HasField(number):  # type: ignore[arg-type]
                 metric[number] = getattr(test, number)
         for duration in DURATIONS & metric.keys():
             metric[f"{duration[:-2]}_us"] = round(metric.pop(duration) * 1e6)
         data["metrics"][name] = metric
         for speed in ("speed_suspect_mps", "speed_fail_mps"):
-            if test.HasField(speed):  # type: ignore[arg-type]
+            if test.HasField(speed):
                 if test.metric != common_pb2.METRIC_LATITUDE_DEG:
                     raise InvalidArgument("is a test of METRIC_LATITUDE_DEG only", field=f"tag.quality[{place}].{speed}")
                 data[speed] = getattr(test, speed)

@@ -1,0 +1,272 @@
+"""The door gathers: one call per shard for all that waits, answers only what is durable, nothing twice, bounded.
+
+The shards here are in-process and misbehave on command; the real ones are in the tests of the running system.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from ray.exceptions import ActorUnavailableError
+
+from actors.directory import shard_of
+from actors.rules.errors import DomainError, Overloaded, StorageFull, Unavailable
+from actors.rules.readings import ACCEPTED, DUPLICATE, Batch
+from actors.sensor_tag import Part
+from services.gather import CALLS_IN_FLIGHT, Gatherer
+
+N = 3
+
+
+@dataclass
+class Reply:
+    status: Any
+    last_event_number: int
+
+
+class Shards:
+    """Shards that remember readings by (tag, sensed time). `before` and `after` the commit may raise or wait."""
+
+    def __init__(self) -> None:
+        self.shards = N
+        self.seen: list[dict[tuple[str, int], float]] = [{} for _ in range(N)]
+        self.calls: list[list[int]] = [[] for _ in range(N)]
+        self.out = [0] * N
+        self.most_out = 0
+        self.forgotten = 0
+        self.before: Callable[[int, int], Awaitable[None]] = nothing
+        self.after: Callable[[int, int], Awaitable[None]] = nothing
+
+    def forget(self, shard: int) -> None:
+        self.forgotten += 1
+
+    async def call(self, shard: int, method: str, *arguments: Any) -> Any:
+        assert method == "ingest"
+        parts: list[Part] = arguments[0]
+        number = len(self.calls[shard])
+        self.calls[shard].append(sum(len(part.batch) for part in parts))
+        self.out[shard] += 1
+        self.most_out = max(self.most_out, self.out[shard])
+        try:
+            await self.before(shard, number)
+            replies = [self._take(shard, part) for part in parts]
+            await self.after(shard, number)
+            return replies
+        finally:
+            self.out[shard] -= 1
+
+    def _take(self, shard: int, part: Part) -> Reply:
+        ids = part.ids.decode().split("\n")
+        status = np.zeros(len(part.batch), np.uint8)
+        for i in range(len(part.batch)):
+            tag_id = ids[part.batch.tag[i]]
+            assert shard_of(tag_id, N) == shard
+            key = tag_id, int(part.batch.sensed_us[i])
+            status[i] = DUPLICATE if key in self.seen[shard] else ACCEPTED
+            self.seen[shard][key] = float(part.batch.values[0, i])
+        return Reply(status, sum(map(len, self.seen)))
+
+
+async def nothing(shard: int, call: int) -> None:
+    await asyncio.sleep(0)
+
+
+def batch(tags: list[int], start_us: int = 0) -> Batch:
+    n = len(tags)
+    none = np.full(n, -1, np.int64)
+    return Batch(np.array(tags, np.int32), np.arange(n) + start_us, none, none, (0,), np.arange(float(n)).reshape(1, n))
+
+
+IDS = [f"tag-{i}" for i in range(20)]
+
+
+def run(work: Callable[[Gatherer, Shards], Awaitable[Any]], **given: Any) -> Any:
+    async def whole() -> Any:
+        shards = Shards()
+        gatherer = Gatherer(shards, **given)
+        try:
+            return await work(gatherer, shards)
+        finally:
+            gatherer.close()
+            assert gatherer.bytes_in_flight == 0
+
+    return asyncio.run(whole())
+
+
+def test_a_message_is_split_by_shard_and_its_statuses_come_back_in_its_own_order() -> None:
+    async def work(gatherer: Gatherer, shards: Shards) -> None:
+        tags = [3, 7, 3, 0, 19, 11, 7, 2]
+        first = await gatherer.ingest(IDS, batch(tags))
+        assert first.status.tolist() == [ACCEPTED] * 8
+        assert first.last_event_number > 0
+        again = await gatherer.ingest(IDS, batch(tags))
+        assert again.status.tolist() == [DUPLICATE] * 8
+        stored = {key: value for seen in shards.seen for key, value in seen.items()}
+        assert stored == {(IDS[tag], i): float(i) for i, tag in enumerate(tags)}
+
+    run(work)
+
+
+def test_what_many_streams_have_waiting_goes_in_one_call_per_shard() -> None:
+    async def work(gatherer: Gatherer, shards: Shards) -> None:
+        await asyncio.gather(*(gatherer.ingest(IDS, batch(list(range(20)), 100 * i)) for i in range(200)))
+        assert sum(map(sum, shards.calls)) == 200 * 20
+        assert max(len(calls) for calls in shards.calls) <= 3
+
+    run(work)
+
+
+def test_at_most_two_calls_are_out_to_one_shard() -> None:
+    async def work(gatherer: Gatherer, shards: Shards) -> None:
+        async def slow(shard: int, call: int) -> None:
+            await asyncio.sleep(0.01)
+
+        shards.before = slow
+
+        async def send(i: int) -> None:
+            await asyncio.sleep(0.003 * i)
+            await gatherer.ingest(IDS, batch(list(range(20)), 100 * i))
+
+        await asyncio.gather(*(send(i) for i in range(20)))
+        assert shards.most_out == CALLS_IN_FLIGHT
+
+    run(work)
+
+
+def test_a_shard_that_dies_before_its_commit_is_called_again_until_it_is_back() -> None:
+    async def work(gatherer: Gatherer, shards: Shards) -> None:
+        async def dying(shard: int, call: int) -> None:
+            if call < 2:
+                raise ActorUnavailableError("killed", b"0" * 16)
+
+        shards.before = dying
+        outcome = await gatherer.ingest(IDS, batch(list(range(20))), 10)
+        assert outcome.status.tolist() == [ACCEPTED] * 20
+        assert shards.forgotten > 0
+
+    run(work)
+
+
+def test_a_shard_that_dies_between_commit_and_answer_counts_nothing_twice() -> None:
+    async def work(gatherer: Gatherer, shards: Shards) -> None:
+        async def dying(shard: int, call: int) -> None:
+            if call == 0:
+                raise ActorUnavailableError("killed", b"0" * 16)
+
+        shards.after = dying
+        outcome = await gatherer.ingest(IDS, batch(list(range(20))), 10)
+        assert set(outcome.status.tolist()) == {DUPLICATE}  # known already: committed by the call that was lost
+        assert sum(map(len, shards.seen)) == 20
+
+    run(work)
+
+
+def test_a_shard_that_stays_away_is_never_acknowledged_for() -> None:
+    async def work(gatherer: Gatherer, shards: Shards) -> None:
+        async def away(shard: int, call: int) -> None:
+            if shard == shard_of(IDS[0], N):
+                raise Unavailable("away")
+
+        shards.before = away
+        with pytest.raises(Unavailable):
+            await gatherer.ingest(IDS, batch(list(range(20))), 0.3)
+        other = next(i for i in range(20) if shard_of(IDS[i], N) != shard_of(IDS[0], N))
+        assert (await gatherer.ingest(IDS, batch([other], 500), 1)).status.tolist() == [ACCEPTED]
+
+    run(work)
+
+
+def test_a_frozen_shard_is_answered_unavailable_at_the_callers_deadline() -> None:
+    async def work(gatherer: Gatherer, shards: Shards) -> None:
+        async def frozen(shard: int, call: int) -> None:
+            await asyncio.sleep(30)
+
+        shards.before = frozen
+        with pytest.raises(Unavailable, match="unknown"):
+            await gatherer.ingest(IDS, batch([0]), 0.1)
+
+    run(work)
+
+
+@pytest.mark.parametrize("error", [StorageFull("disk full"), Overloaded("busy")])
+def test_what_a_shard_refuses_reaches_the_caller_as_it_is(error: DomainError) -> None:
+    async def work(gatherer: Gatherer, shards: Shards) -> None:
+        async def refuse(shard: int, call: int) -> None:
+            raise error
+
+        shards.before = refuse
+        with pytest.raises(type(error)):
+            await gatherer.ingest(IDS, batch([0]), 1)
+
+    run(work)
+
+
+def test_past_the_bound_in_bytes_a_message_is_refused_and_later_taken() -> None:
+    async def work(gatherer: Gatherer, shards: Shards) -> None:
+        gate = asyncio.Event()
+
+        async def wait(shard: int, call: int) -> None:
+            await gate.wait()
+
+        shards.before = wait
+        first = asyncio.create_task(gatherer.ingest(IDS, batch([0] * 100), 5))
+        await asyncio.sleep(0.02)
+        with pytest.raises(Overloaded) as refusal:
+            await gatherer.ingest(IDS, batch([0] * 100, 1000), 5)
+        assert refusal.value.retry_after_s
+        gate.set()
+        await first
+        assert (await gatherer.ingest(IDS, batch([0] * 100, 1000), 5)).status.tolist() == [ACCEPTED] * 100
+
+    run(work, bytes_max=6000)
+
+
+def test_an_abandoned_message_frees_its_bytes_and_does_not_disturb_the_others() -> None:
+    async def work(gatherer: Gatherer, shards: Shards) -> None:
+        gate = asyncio.Event()
+
+        async def wait(shard: int, call: int) -> None:
+            await gate.wait()
+
+        shards.before = wait
+        tasks = [asyncio.create_task(gatherer.ingest(IDS, batch([0], i), 5)) for i in range(6)]
+        await asyncio.sleep(0.02)
+        tasks[0].cancel()
+        tasks[4].cancel()
+        gate.set()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [isinstance(one, asyncio.CancelledError) for one in outcomes] == [True, False, False, False, True, False]
+        await asyncio.sleep(0.05)
+        assert gatherer.bytes_in_flight == 0
+
+    run(work)
+
+
+def test_when_the_door_closes_what_waits_is_answered_unavailable() -> None:
+    async def work(gatherer: Gatherer, shards: Shards) -> None:
+        async def frozen(shard: int, call: int) -> None:
+            await asyncio.sleep(30)
+
+        shards.before = frozen
+        task = asyncio.create_task(gatherer.ingest(IDS, batch([0])))
+        await asyncio.sleep(0.02)
+        gatherer.close()
+        with pytest.raises(Unavailable, match="closing"):
+            await task
+
+    run(work)
+
+
+def test_listeners_are_woken_by_newer_events() -> None:
+    async def work(gatherer: Gatherer, shards: Shards) -> None:
+        news = asyncio.Event()
+        gatherer.listen(news)
+        await gatherer.ingest(IDS, batch([0]))
+        assert news.is_set()
+
+    run(work)
