@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import grpc
+import psutil
 import ray
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -27,16 +28,12 @@ from actors.directory import shard_name
 from actors.journal.committer import READY
 from actors.shard import Shard, ShardConfig
 from cluster import database, ray_node
-from cluster.processes import Recorded, read_record, spawn, write_record
+from cluster.processes import Recorded, StartError, read_record, spawn, write_record
 from cluster.settings import LOOPBACK, Settings, SettingsError
 
 log = logging.getLogger("waybill.boot")
 
 POLL_S = 0.05
-
-
-class StartError(RuntimeError):
-    """A part did not start; the text says which, why, and where its log is."""
 
 
 @dataclass
@@ -53,6 +50,7 @@ class Running:
     committer: Recorded | None = None
     doors: dict[int, Recorded] = field(default_factory=dict)
     heads: list[Recorded] = field(default_factory=list)
+    helpers: list[Recorded] = field(default_factory=list)
     owns_ray: bool = False
     lock: IO[str] | None = None
     reserved: socket.socket | None = None
@@ -64,7 +62,7 @@ class Running:
         return f"[{host}]:{self.settings.port}" if ":" in host else f"{host}:{self.settings.port}"
 
     def processes(self) -> list[Recorded]:
-        """All processes that this Waybill started, but the shards, which are Ray's."""
+        """The processes that are watched. The shards are Ray's, which watches them."""
         return [*self.doors.values(), *([self.committer] if self.committer else []), *self.heads]
 
     def start_committer(self) -> None:
@@ -95,7 +93,7 @@ class Running:
 
     def record(self) -> None:
         """Write the processes down for a successor."""
-        write_record(self.settings.data_dir / "processes.json", self.processes())
+        write_record(self.settings.data_dir / "processes.json", [*self.processes(), *self.helpers])
 
     def stop(self) -> None:
         """End everything that this Waybill started, doors first, so that nothing taken is lost. Can be called again."""
@@ -108,8 +106,8 @@ class Running:
             _end_shard(self.settings, number)
         self.shards = {}
         if self.owns_ray:
-            ray_node.disconnect(self.heads, patience)
-        self.heads, self.owns_ray = [], False
+            ray_node.disconnect(self.heads, self.helpers, patience)
+        self.heads, self.helpers, self.owns_ray = [], [], False
         if self.committer is not None:
             self.committer.end(patience)
         self.committer = None
@@ -144,12 +142,15 @@ def start(settings: Settings, *, say: Callable[[str], None] = log.info) -> Runni
         if settings.is_sqlite:
             running.start_committer()
         say("starting Ray" if not settings.ray_address else f"joining Ray at {settings.ray_address}")
+        others = {child.pid for child in psutil.Process().children(recursive=True)}
         running.owns_ray = ray_node.connect(settings)
         running.ray_address = ray_node.address()
         running.heads = ray_node.head_processes() if running.owns_ray else []
         running.record()
         say(f"starting {count} shards")
         _start_shards(running)
+        if running.owns_ray:
+            running.helpers = ray_node.helpers(others)
         say("starting the doors")
         for number in range(settings.doors):
             running.start_door(number)

@@ -30,6 +30,11 @@ def prepare(settings: Settings) -> int:
             apply(connection, [PreparedCommit(inserts=[Setting(name=SHARDS, value=str(wanted))])])  # refused where it is there
     finally:
         engine.dispose()
+    return check_shards(settings)
+
+
+def check_shards(settings: Settings) -> int:
+    """Number of shards of the database. Raises SettingsError where the settings ask for another."""
     fixed = shards_of(settings)
     if settings.shards is not None and settings.shards != fixed:
         raise SettingsError(f"WAYBILL_SHARDS: this database has {fixed} shards, fixed when it was first used (got {settings.shards})")

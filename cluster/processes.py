@@ -15,6 +15,10 @@ from pathlib import Path
 import psutil
 
 
+class StartError(RuntimeError):
+    """A part did not start; the text says which, why, and where its log is."""
+
+
 @dataclass(frozen=True, slots=True)
 class Recorded:
     """A process that runs or ran. `started`: seconds since 1970 as the system tells it, good to a clock tick."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import psutil
 import ray
@@ -16,7 +16,7 @@ import ray
 from cluster.processes import Recorded
 from cluster.settings import Settings
 
-HEAD_PROCESSES = ("gcs_server", "raylet")
+HEAD_NAMES = ("ray gcs_server", "ray raylet")
 """Processes of a Ray head without which nothing goes on."""
 
 
@@ -47,21 +47,32 @@ def address() -> str:
 
 def head_processes() -> list[Recorded]:
     """The Ray head processes that this process started; none where it joined another's."""
+    return [process for process in _descendants(recursive=False) if process.name in HEAD_NAMES]
+
+
+def helpers(ours: Collection[int]) -> list[Recorded]:
+    """Ray's other processes below this one (agents, monitors, workers); `ours`: pids that are not Ray's.
+
+    Ray ends them with its head, but its agents outlive a raylet that was killed.
+    """
+    return [process for process in _descendants(recursive=True) if process.name not in HEAD_NAMES and process.pid not in ours]
+
+
+def _descendants(*, recursive: bool) -> list[Recorded]:
     found = []
-    for child in psutil.Process().children():
+    for child in psutil.Process().children(recursive=recursive):
         try:
-            if child.name() in HEAD_PROCESSES:
-                found.append(Recorded(f"ray {child.name()}", child.pid, child.create_time()))
+            found.append(Recorded(f"ray {child.name()}", child.pid, child.create_time()))
         except psutil.NoSuchProcess:
             continue
     return found
 
 
-def disconnect(heads: Sequence[Recorded], timeout_s: float) -> None:
+def disconnect(heads: Sequence[Recorded], others: Sequence[Recorded], timeout_s: float) -> None:
     """Leave Ray; what this process started of it ends. A Ray that is broken is ended first: leaving it would wait for its dead parts."""
     if not all(head.alive() for head in heads):
         for head in heads:
             head.end(0, first=signal.SIGKILL)
     ray.shutdown()
-    for head in heads:
-        head.end(timeout_s)
+    for process in (*heads, *others):
+        process.end(timeout_s)

@@ -88,7 +88,7 @@ def ray_session() -> Iterator[None]:
     heads = ray_node.head_processes()
     yield
     if ray.is_initialized():
-        ray_node.disconnect(heads, 10)
+        ray_node.disconnect(heads, [], 10)
 
 
 @pytest.fixture(scope="session")

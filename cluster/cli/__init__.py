@@ -10,6 +10,7 @@ from rich.markup import escape
 from cluster.cli import alerts, feeding, shipments, system, tags
 from cluster.cli.common import Failed, err, show_problem
 from cluster.client import Problem
+from cluster.processes import StartError
 from cluster.settings import SettingsError
 
 app = typer.Typer(
@@ -39,6 +40,6 @@ def main(arguments: list[str] | None = None) -> None:
     except Problem as problem:
         show_problem(problem)
         sys.exit(1)
-    except (Failed, SettingsError) as error:
+    except (Failed, SettingsError, StartError) as error:
         err.print(f"[bold red]Error[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(2)
