@@ -71,6 +71,7 @@ def test_the_journal_uses_nothing_of_the_second_floor() -> None:
 def test_sql_is_written_in_the_journal_only() -> None:
     """The floors above may hold a session or an engine and pass it down; statements are made below."""
     handles = {"sqlmodel", "sqlmodel.Session", "sqlalchemy", "sqlalchemy.Engine", "sqlalchemy.engine", "sqlalchemy.engine.Engine"}
+    handles |= {"sqlalchemy.exc", "sqlalchemy.exc.OperationalError", "sqlalchemy.exc.SQLAlchemyError"}
     for path in sources("actors", "services"):
         if "journal" not in path.relative_to(ROOT).parts:
             used = {name for name in imports(path) if name.partition(".")[0] in ("sqlalchemy", "sqlmodel", "psycopg", "sqlite3")}
@@ -78,10 +79,11 @@ def test_sql_is_written_in_the_journal_only() -> None:
 
 
 def test_no_file_is_longer_than_five_hundred_lines() -> None:
+    """A migration is exempt: it is one step of history, never edited."""
     long = {
         str(path.relative_to(ROOT)): lines
         for path in sources("actors", "cluster", "services", "tests", "bench")
-        if (lines := _lines(path)) > 500
+        if (lines := _lines(path)) > 500 and "versions" not in path.parts
     }
     assert not long
 
