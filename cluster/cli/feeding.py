@@ -18,7 +18,7 @@ from cluster.importers.base import Clock
 from cluster.importers.gps_csv import MPS
 from cluster.importers.send import Journey, begin_journey, import_file, scan
 from cluster.simulate import Faults, Fleet
-from cluster.simulate.playback import Playback
+from cluster.simulate.playback import CARRIED_TAGS, Playback
 
 SHOWN_BAD = 20
 MAX_TAGS = 1_000_000
@@ -45,6 +45,7 @@ def simulate(
     gateways: Annotated[int, typer.Option(help="Gateways, each with a stream of its own.", min=1, max=1000)] = 4,
     interval: Annotated[float, typer.Option(help="Seconds between readings of a reefer's tag.", min=1)] = 300.0,
     faults: Annotated[str, typer.Option(help="all, none, or names with commas: " + ", ".join(Faults.__dataclass_fields__))] = "all",
+    carried: Annotated[int, typer.Option(help="At most so many tags ride on shipments; the rest only report.", min=0)] = CARRIED_TAGS,
     name: Annotated[str, typer.Option(help="How the ids of tags and shipments begin; default: simSEED.")] = "",
 ) -> None:
     """A seeded fleet: reefers at sea and on the road, parcels and cold rooms, with all that goes wrong on the way.
@@ -82,7 +83,7 @@ def simulate(
                 task, completed=min(step, moments), text=f"{when_us(us)}  {done.sent:,} readings, {len(playback.shipments):,} shipments"
             )
 
-        playback = Playback(client, fleet, speed=speed, at=at)
+        playback = Playback(client, fleet, speed=speed, carried=carried, at=at)
         try:
             playback.prepare()
             totals = playback.run()

@@ -25,6 +25,7 @@ from waybill.v1 import common_pb2, shipment_pb2, tag_pb2, telemetry_pb2, warehou
 MESSAGE_READINGS = 10_000
 REGISTERED_TAGS = 5_000
 """Up to so many tags are registered with their kind and interval; a larger fleet registers itself by its first readings."""
+CARRIED_TAGS = 20_000
 CALLERS = 16
 STOP_RADIUS_M = 3_000.0
 ACTOR = "simulator"
@@ -60,12 +61,23 @@ class Stopped(Exception):
 class Playback:
     """One run of a fleet. `speed`: simulated seconds a second, 0: as fast as the server takes it.
 
-    `at` is called with the simulated time (microseconds) whenever it moves on. `hold_back`: gateways whose slices are kept and not
-    sent until `release` is called with them; for showing what late data does.
+    `at` is called with the simulated time (microseconds) whenever it moves on. `carried`: at most about so many tags ride on shipments
+    and in cold rooms, those of evenly chosen vehicles; the rest only report.
     """
 
-    def __init__(self, client: Client, fleet: Fleet, *, speed: float = 0.0, at: Callable[[int], None] = lambda us: None) -> None:
+    def __init__(
+        self,
+        client: Client,
+        fleet: Fleet,
+        *,
+        speed: float = 0.0,
+        carried: int = CARRIED_TAGS,
+        at: Callable[[int], None] = lambda us: None,
+    ) -> None:
         self.client, self.fleet, self.speed, self.at = client, fleet, speed, at
+        vehicles = len(fleet.vehicles)
+        chosen = min(vehicles, max(1, round(vehicles * carried / fleet.tags)))
+        self._carrying = set(np.linspace(0, vehicles - 1, chosen).round().astype(int).tolist())
         self.totals = Totals()
         self.shipments: list[Trip] = []
         self.stop = threading.Event()
@@ -80,7 +92,7 @@ class Playback:
             if self.fleet.tags <= REGISTERED_TAGS:
                 list(pool.map(self._register, range(self.fleet.tags)))
             rooms: dict[str, list[Room]] = {}
-            for room in self.fleet.rooms():
+            for room in (room for room in self.fleet.rooms() if room.vehicle in self._carrying):
                 rooms.setdefault(room.warehouse_id, []).append(room)
             list(pool.map(self._open_warehouse, rooms.values()))
 
@@ -174,7 +186,7 @@ class Playback:
         """What happens to shipments by simulated seconds: begin, depart, deliver."""
         agenda: list[tuple[float, int, Callable[[Trip], None], Trip]] = []
         end_s = self.fleet.days * 86_400.0
-        for trip in self.fleet.trips():
+        for trip in (trip for trip in self.fleet.trips() if trip.vehicle in self._carrying):
             agenda.append((trip.custody_from_s, len(agenda), self._begin, trip))
             if trip.departs_s < end_s:
                 agenda.append((max(trip.custody_from_s, trip.departs_s), len(agenda), self._depart, trip))

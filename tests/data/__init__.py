@@ -1,0 +1,1 @@
+"""Real recordings through a running Waybill and `waybill import`, held against plain readings of the same files."""
