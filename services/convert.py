@@ -61,7 +61,7 @@ def duration_us(message: Message, field: str, within: str) -> int | None:
     """Seconds of an optional field as microseconds; None where absent."""
     if not message.HasField(field):
         return None
-    seconds = getattr(message, field)
+    seconds: float = getattr(message, field)
     if not abs(seconds) <= LONGEST_S:
         raise InvalidArgument("is longer than any duration here", field=within + field, value=seconds)
     return round(seconds * SECOND_US)

@@ -9,7 +9,7 @@ from actors.journal import tables
 from actors.journal.queries_business import ShipmentRecord
 from actors.rules.profiles import Limit, Profile
 from services import check
-from waybill.v1 import common_pb2, exposure_pb2, item_pb2, profile_pb2, shipment_pb2, tag_pb2, warehouse_pb2
+from waybill.v1 import common_pb2, exposure_pb2, item_pb2, profile_pb2, shipment_pb2, warehouse_pb2
 
 SECOND_US = 1_000_000
 CIRCLE, POLYGON, CORRIDOR = "circle", "polygon", "corridor"
@@ -222,7 +222,7 @@ def profile(row: tables.Profile) -> profile_pb2.Profile:
         max_gap_s=seconds(body.max_gap_us),
         ignore_s=seconds(body.ignore_us),
         mkt_allowed=mkt is not None and mkt.usable,
-        mkt_method=check.number(profile_pb2.MktMethod, mkt.weights) if mkt else 0,
+        mkt_method=check.number(profile_pb2.MktMethod, mkt.weights if mkt else ""),
         mkt_window_s=seconds(mkt.window_us) if mkt else None,
         hold_on_excursion=body.hold_on_excursion,
         based_on_profile_id=own.get("based_on_profile_id", ""),
@@ -256,43 +256,7 @@ def limit(one: Limit) -> profile_pb2.Limit:
     )
 
 
-# ---------------------------------------------------------------- custody, and what was judged
-
-
-def custody(row: Mapping[str, Any], revisions: Iterable[tables.CustodyRevision] = ()) -> tag_pb2.Custody:
-    """A custody, from its row's values (also as its event tells them)."""
-    ended = bool(row["ended_by"] or row["ended_us"])
-    return tag_pb2.Custody(
-        custody_id=row["custody_id"],
-        tag_id=row["tag_id"],
-        carrier=row["carrier"],
-        handling_unit_id=row["handling_unit_id"] or "",
-        from_time=check.timestamp(row["from_us"]),
-        until_time=check.timestamp(row["until_us"]),
-        etag=str(row["etag"]),
-        actor=row["ended_by"] if ended else row["assigned_by"],
-        reason=row["note"],
-        recorded_time=check.timestamp(row["ended_us"] if ended else row["assigned_us"]),
-        retracted=row["retracted"],
-        history=[custody_revision(one) for one in revisions],
-    )
-
-
-def custody_revision(row: tables.CustodyRevision) -> tag_pb2.CustodyRevision:
-    """What a custody said at one etag."""
-    body = row.body
-    return tag_pb2.CustodyRevision(
-        carrier=body["carrier"],
-        handling_unit_id=body["handling_unit_id"] or "",
-        from_time=check.timestamp(body["from_us"]),
-        until_time=check.timestamp(body["until_us"]),
-        actor=row.by,
-        reason=body.get("note", ""),
-        recorded_time=check.timestamp(row.at_us),
-        retracted=body["retracted"],
-        cause=row.cause,
-        etag=str(row.etag),
-    )
+# ---------------------------------------------------------------- what was judged
 
 
 def excursion(row: Mapping[str, Any], revisions: Iterable[Mapping[str, Any]] = ()) -> exposure_pb2.Excursion:

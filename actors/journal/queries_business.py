@@ -61,15 +61,13 @@ def item_of_gtin(session: Session, gtin: str) -> Item | None:
     return session.exec(select(Item).where(Item.gtin == gtin).order_by(col(Item.item_id)).limit(1)).first()
 
 
-def items(session: Session, *, after: str = "", limit: int, gtin: str = "", profile_id: str = "", text: str = "") -> list[Item]:
-    """Items by id; `text` must occur in the name, whatever the case."""
+def items(session: Session, *, after: str = "", limit: int, gtin: str = "", sku: str = "") -> list[Item]:
+    """Items by id, only those of a GTIN (14 digits) or a SKU where these are given."""
     query = select(Item).where(col(Item.item_id) > after)
     if gtin:
         query = query.where(Item.gtin == gtin)
-    if profile_id:
-        query = query.where(Item.profile_id == profile_id)
-    if text:
-        query = query.where(col(Item.name).icontains(text, autoescape=True))
+    if sku:
+        query = query.where(Item.sku == sku)
     return list(session.exec(query.order_by(col(Item.item_id)).limit(limit)))
 
 
