@@ -1,15 +1,18 @@
-"""The database made ready before anything uses it: migrated, its number of shards fixed for ever."""
+"""The database made ready before anything uses it: migrated, its number of shards fixed for ever, the shipped profiles in it."""
 
 from __future__ import annotations
 
 import os
+import time
 
 from sqlmodel import Session
 
+from actors.catalog import seed
 from actors.journal.commit import PreparedCommit, apply
 from actors.journal.database import assert_durable, reader, writer
 from actors.journal.migrate import migrate
 from actors.journal.tables import Setting
+from actors.rules.errors import DomainError
 from cluster.settings import Settings, SettingsError
 
 SHARDS = "shards"
@@ -28,9 +31,16 @@ def prepare(settings: Settings) -> int:
         with engine.begin() as connection:
             assert_durable(connection)
             apply(connection, [PreparedCommit(inserts=[Setting(name=SHARDS, value=str(wanted))])])  # refused where it is there
+        shards = check_shards(settings)
+        profiles = seed(engine, shards, time.time_ns() // 1000)
+        if profiles is not None:
+            with engine.begin() as connection:
+                (outcome,) = apply(connection, [profiles])
+            if isinstance(outcome, DomainError):
+                raise outcome
+        return shards
     finally:
         engine.dispose()
-    return check_shards(settings)
 
 
 def check_shards(settings: Settings) -> int:
