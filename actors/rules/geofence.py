@@ -301,9 +301,7 @@ def _advance_some(
     if pairs_count == 0:
         return []
     side = np.empty(pairs_count, np.int8)
-    unsure = kernel.fast_sides(
-        visits, first, count, *groups, g0, g1, sensed_us, latitude, longitude, accuracy, table.rows, side
-    )
+    unsure = kernel.fast_sides(visits, first, count, *groups, g0, g1, sensed_us, latitude, longitude, accuracy, table.rows, side)
     if unsure:
         pairs, rows, fence = np.empty(unsure, np.int64), np.empty(unsure, np.int64), np.empty(unsure, np.int32)
         kernel.locate(visits, first, count, *groups, g0, g1, side, pairs, rows, fence)
@@ -312,9 +310,7 @@ def _advance_some(
     cursor = np.array([g0, 0, 0, 0])
     buffer: Rows = np.empty(256, RAW_EVENT)
     while cursor[0] < g1:
-        n = kernel.step(
-            visits, first, count, *groups, g1, sensed_us, latitude, longitude, side, table.rows, buffer, cursor, FOREVER_US
-        )
+        n = kernel.step(visits, first, count, *groups, g1, sensed_us, latitude, longitude, side, table.rows, buffer, cursor, FOREVER_US)
         if n:
             found.append(_sure_events(buffer[:n], visits, table))
             buffer = np.empty(min(4 * len(buffer), 65536), RAW_EVENT)
@@ -322,18 +318,34 @@ def _advance_some(
 
 
 def _sure_events(raw: Rows, visits: Rows, table: FenceTable) -> Rows:
-    """Ask the geodesic for what may have passed through, and keep what did."""
+    """Find out what of that which may have passed through did, and keep that."""
     keep = raw["kind"] != MAYBE_PASSED
-    for i in np.flatnonzero(~keep):
-        event = raw[i]
-        a = (float(event["latitude0_deg"]), float(event["longitude0_deg"]))
-        b = (float(event["latitude_deg"]), float(event["longitude_deg"]))
-        keep[i] = _meets(table, int(visits[event["visit"]]["fence"]), a, b)
+    maybe = np.flatnonzero(~keep)
+    fence = visits["fence"][raw["visit"][maybe]]
+    for row in np.unique(fence).tolist():
+        at = maybe[fence == row]
+        for i in at[_near(raw[at], row, table)].tolist():
+            a = (float(raw[i]["latitude0_deg"]), float(raw[i]["longitude0_deg"]))
+            b = (float(raw[i]["latitude_deg"]), float(raw[i]["longitude_deg"]))
+            keep[i] = _meets(table, row, a, b)
     events = np.zeros(int(keep.sum()), VISIT_EVENT)
     for name in VISIT_EVENT.names or ():
         events[name] = raw[name][keep]
     events["kind"][events["kind"] == MAYBE_PASSED] = PASSED_THROUGH
     return events
+
+
+def _near(raw: Rows, row: int, table: FenceTable) -> I8:
+    """Which of these legs are long enough to reach from their first fix to the fence and on to their second one."""
+    fence, path = table.fences[row], table.paths.get(row)
+    if fence is None or path is None:
+        return np.arange(len(raw))
+    a = own(raw["latitude0_deg"]), own(raw["longitude0_deg"])
+    b = own(raw["latitude_deg"]), own(raw["longitude_deg"])
+    hop = np.empty(len(raw))
+    kernel.hops(*a, *b, hop)
+    to, back = path.measure_m(*a)[0] - fence.size_m, path.measure_m(*b)[0] - fence.size_m
+    return np.flatnonzero(np.maximum(to, 0.0) + np.maximum(back, 0.0) <= hop)
 
 
 def _meets(table: FenceTable, row: int, a: Fix, b: Fix) -> bool:
@@ -414,3 +426,6 @@ def warm_up() -> None:
     accuracy, sensed = np.full(4, np.nan), np.arange(4)
     judge(sensed, latitude, longitude, accuracy, fresh(rows, 0), table, until_us=4)
     sides(np.array(rows, np.int32), latitude[:3], longitude[:3], accuracy[:3], table)
+    # What only fixes within a hair of a boundary come to.
+    kernel.band(0.0, 0.0, 1.0, 0.0)
+    table.paths[rows[2]].exact_m(0.0, 0.5)

@@ -185,6 +185,15 @@ def plain_sides(fence: I4, latitude: F8, longitude: F8, accuracy: F8, fences: Ro
 
 
 @compiled
+def hops(latitude0: F8, longitude0: F8, latitude: F8, longitude: F8, upper: F8) -> None:
+    """Upper bound of the length of each leg, metres."""
+    for i in range(len(upper)):
+        ax, ay, az = normal(latitude0[i], longitude0[i])
+        bx, by, bz = normal(latitude[i], longitude[i])
+        upper[i] = bounds(ax, ay, az, bx, by, bz)[1]
+
+
+@compiled
 def _arc_bounds(px: float, py: float, pz: float, a: F8, b: F8, hop_m: float) -> tuple[float, float]:
     """Bounds of the distance from p to the geodesic a-b of length at most hop_m (see geopath)."""
     piece = np.empty((1, WIDTH))
