@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
 from sqlalchemy import BigInteger, Connection, bindparam, delete, func, insert, select, text, update
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, StatementError
 
 from actors.journal import rows
@@ -174,8 +175,9 @@ def _superseded(connection: Connection, commit: PreparedCommit) -> Superseded:
 
 
 def _claim_key(connection: Connection, key: str, now_us: int) -> None:
-    statement = rows.upsert_statement(connection.dialect.name, KEY, ("commit_key", "recorded_us"), nothing=True)
-    if connection.execute(statement, {"commit_key": key, "recorded_us": now_us}).rowcount == 0:
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    statement = dialect.insert(KEY).on_conflict_do_nothing().returning(KEY.c.commit_key)
+    if connection.execute(statement, {"commit_key": key, "recorded_us": now_us}).first() is None:
         raise _AlreadyDone
 
 
