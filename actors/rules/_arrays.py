@@ -1,4 +1,4 @@
-"""Arrays as the compiled loops want them: a read-only or strided array would be another type, and compiled anew."""
+"""Arrays as the compiled loops want them: any other kind (writable or not, strided, unaligned) would be compiled anew."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from actors.rules.readings import Groups
 
 
 def own(column: npt.ArrayLike, dtype: npt.DTypeLike = np.float64) -> npt.NDArray[Any]:
-    """The column itself where it is contiguous, writable and of this type, else a copy."""
-    return np.require(column, dtype, ["C", "W"])
+    """A read-only view of the column, contiguous, aligned and of this type; copied only where it is not so already."""
+    view = np.require(column, dtype, ["C", "A"]).view()
+    view.flags.writeable = False
+    return view
 
 
 def own_groups(groups: Groups) -> Groups:

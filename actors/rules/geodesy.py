@@ -22,6 +22,7 @@ import numpy as np
 from geographiclib.geodesic import Geodesic
 from geopy.distance import geodesic
 
+from actors.rules._arrays import own
 from actors.rules._compile import compiled
 from actors.rules.readings import F8
 
@@ -117,7 +118,7 @@ def distance_bounds_m(latitude: F8, longitude: F8, latitude0: float, longitude0:
     True
     """
     lower, upper = np.empty(len(latitude)), np.empty(len(latitude))
-    _distance_bounds(latitude, longitude, latitude0, longitude0, lower, upper)
+    _distance_bounds(own(latitude), own(longitude), latitude0, longitude0, lower, upper)
     return lower, upper
 
 

@@ -200,6 +200,7 @@ def sides(fence: I4, latitude: F8, longitude: F8, accuracy: F8, table: FenceTabl
 
     accuracy is metres, NaN where absent (0).
     """
+    fence, latitude, longitude, accuracy = own(fence, np.int32), own(latitude), own(longitude), own(accuracy)
     out = np.empty(len(fence), np.int8)
     kernel.plain_sides(fence, latitude, longitude, accuracy, table.rows, out)
     pairs = np.flatnonzero(out == UNSURE)

@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 from geographiclib.geodesic import Geodesic
 
+from actors.rules._arrays import own
 from actors.rules._compile import compiled
 from actors.rules.errors import InvalidArgument
 from actors.rules.geodesy import (
@@ -138,9 +139,7 @@ def odd_crossings(px: float, py: float, pz: float, pieces: F8, begin: int, end: 
 
 
 @compiled
-def _measure(
-    latitude: F8, longitude: F8, pieces: F8, delta_m: float, lower: F8, upper: F8, middle: F8
-) -> None:
+def _measure(latitude: F8, longitude: F8, pieces: F8, delta_m: float, lower: F8, upper: F8, middle: F8) -> None:
     for i in range(len(latitude)):
         px, py, pz = normal(latitude[i], longitude[i])
         lower[i], upper[i], middle[i] = path_bounds(px, py, pz, pieces, delta_m)
@@ -205,13 +204,13 @@ class Path:
     def measure_m(self, latitude: F8, longitude: F8) -> tuple[F8, F8, F8]:
         """(lower, upper, middle) of each fix's distance to the path, metres; arrays of n."""
         lower, upper, middle = np.empty(len(latitude)), np.empty(len(latitude)), np.empty(len(latitude))
-        _measure(latitude, longitude, self.pieces, self.delta_m, lower, upper, middle)
+        _measure(own(latitude), own(longitude), self.pieces, self.delta_m, lower, upper, middle)
         return lower, upper, middle
 
     def winds_round(self, latitude: F8, longitude: F8, ring: int) -> npt.NDArray[np.bool_]:
         """Whether ring number `ring` encloses each fix (fast form: sure where a fix is farther than delta_m from the ring)."""
         odd = np.empty(len(latitude), np.bool_)
-        _odd(latitude, longitude, self.pieces, self.rings[ring], self.rings[ring + 1], odd)
+        _odd(own(latitude), own(longitude), self.pieces, self.rings[ring], self.rings[ring + 1], odd)
         return odd
 
     def exact_m(self, latitude: float, longitude: float) -> float:
@@ -281,9 +280,7 @@ class Path:
 def _exact_pair_m(one: list[float], other: list[float]) -> float:
     """Least distance between two short geodesic segments (latitude, longitude, latitude, longitude)."""
     a, b, c, d = (one[0], one[1]), (one[2], one[3]), (other[0], other[1]), (other[2], other[3])
-    ends = min(
-        segment_distance_m(*a, c, d), segment_distance_m(*b, c, d), segment_distance_m(*c, a, b), segment_distance_m(*d, a, b)
-    )
+    ends = min(segment_distance_m(*a, c, d), segment_distance_m(*b, c, d), segment_distance_m(*c, a, b), segment_distance_m(*d, a, b))
     if ends <= TOUCH_M:
         return 0.0
     crossing = _left(a, c, d) != _left(b, c, d) and _left(c, a, b) != _left(d, a, b)
