@@ -13,6 +13,7 @@ import numba as nb
 import numpy as np
 import numpy.typing as npt
 
+from actors.rules._compile import frozen
 from actors.rules.readings import ACCEPTED, CONFLICTING, DUPLICATE, F8, I4, I8, LATITUDE, SPEED, U1, Groups
 from actors.tags.columns import MIN_US, grown
 from actors.tags.ring import Ring
@@ -382,11 +383,11 @@ def run(
     slow_tag, slow_from, woken = np.empty(many, np.int32), np.empty(many, np.int64), np.empty(many, np.int32)
     future, counts = np.empty(rows, np.int64), np.zeros(6, np.int64)
     admit(
-        groups.tag, groups.start, groups.order, batch.sensed_us, batch.boot, batch.sequence, batch.values,
-        np.array(batch.codes, dtype=np.int64), tags, track_count, visit_count,
+        frozen(groups.tag), frozen(groups.start), frozen(groups.order), frozen(batch.sensed_us), frozen(batch.boot),
+        frozen(batch.sequence), batch.values, frozen(np.array(batch.codes, dtype=np.int64)), tags, frozen(track_count), frozen(visit_count),
         ranges.boot, ranges.low, ranges.high, ranges.next, ranges.state,
         ring.head, ring.capacity, ring.tag, ring.mark, ring.sensed_us, ring.boot, ring.sequence, ring.previous, ring.before_us,
-        ring.values, ring.row_of_code, received_us, horizon_us, certain,
+        ring.values, frozen(ring.row_of_code), received_us, horizon_us, certain,
         status, fast_tag, fast_start, fast_order, slow_tag, slow_from, woken, future, counts,
     )  # fmt: skip
     n_fast, n_rows, n_slow, n_woken, n_future, n_unsure = (int(count) for count in counts)

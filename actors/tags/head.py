@@ -16,11 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from actors.rules import exposure, geofence, readings
+from actors.rules._compile import frozen
 from actors.rules.readings import ACCURACY, FOREVER_US, I4, I8, LATITUDE, LONGITUDE, Batch, Groups
 from actors.tags.carriers import Carrier, Rulebook
 from actors.tags.changes import Changes
 from actors.tags.columns import MIN_US, SPECIAL_MKT, SPECIAL_QUALITY, RowPool, empty_tags, fresh_tags, grown
-from actors.tags.ring import Ring, collect, ring_arguments
+from actors.tags.ring import Ring, rows_of
 from actors.tags.stated import (
     StatedExcursion,
     StatedVisit,
@@ -255,7 +256,7 @@ class Head:
         use = (rows["checkpoint_us"] > MIN_US) & (rows["checkpoint_us"] < earliest_us)
         from_us = np.where(use, rows["checkpoint_us"] + 1, rows["custody_from_us"])
         until_us = np.full(len(tags), FOREVER_US, np.int64)
-        position, slots, complete = collect(*ring_arguments(self.ring), rows["ring_last"], rows["known_us"], from_us, until_us)
+        position, slots, complete = rows_of(self.ring, rows, from_us, until_us)
         whole = np.flatnonzero(complete)
         if len(whole):
             if len(whole) < len(tags):
@@ -296,7 +297,9 @@ class Head:
         visits_before = visits.copy()
         begin_us = np.where(use, rows["checkpoint_us"], MIN_US)
 
-        splits = _split_points(groups.start, groups.order, batch.sensed_us, earliest_us[groups.tag], CHECKPOINT_LAG)
+        splits = _split_points(
+            frozen(groups.start), frozen(groups.order), frozen(batch.sensed_us), frozen(earliest_us[groups.tag]), CHECKPOINT_LAG
+        )
         splits[use[groups.tag] & (splits < CHECKPOINT_MOVES)] = 0
         starts, lengths = groups.start[:-1], np.diff(groups.start)
         parts = []
@@ -467,9 +470,7 @@ def visit_of_event(event: Any, fence_id: str, custody_id: int) -> StatedVisit:
     )
 
 
-def visits_of_events(
-    events: exposure.Rows, before: exposure.Rows, low: int, carrier: Carrier, custody_id: int
-) -> list[StatedVisit]:
+def visits_of_events(events: exposure.Rows, before: exposure.Rows, low: int, carrier: Carrier, custody_id: int) -> list[StatedVisit]:
     """The visits that some VISIT_EVENTs tell of, in a judging that began with the VISIT rows `before` (rows `low` on)."""
     found: list[StatedVisit] = []
     inside: dict[int, StatedVisit] = {}

@@ -21,13 +21,15 @@ FUTURE = 1
 
 ROW_BYTES = 8 * 5 + 4 + 1
 
+LEAST_ROWS = 1 << 18
+"""A ring holds at least this many readings: more than a door puts into one call, so that a batch is there as a whole while it is judged."""
+
 
 class Ring:
     """See the module. `row_of_code[code]` is the row of `values` that holds a column code, -1 where none yet."""
 
-    def __init__(self, bytes_bound: int, usual_columns: int = 4) -> None:
-        self.capacity = max(1024, bytes_bound // (ROW_BYTES + 8 * usual_columns))
-        self.bytes_bound = bytes_bound
+    def __init__(self, bytes_bound: int, usual_columns: int = 4, least: int = LEAST_ROWS) -> None:
+        self.capacity = max(least, bytes_bound // (ROW_BYTES + 8 * usual_columns))
         size = self.capacity
         self.head = np.zeros(1, dtype=np.int64)  # the next row number; an array so that kernels may move it
         self.tag: I4 = np.zeros(size, dtype=np.int32)
@@ -124,6 +126,13 @@ def latest_values(ring: Ring, ring_last: int) -> dict[int, tuple[int, float]]:
     return found
 
 
-def ring_arguments(ring: Ring) -> tuple[Any, ...]:
-    """The leading arguments of `collect`."""
-    return int(ring.head[0]), ring.capacity, ring.mark, ring.sensed_us, ring.previous, ring.before_us
+def rows_of(
+    ring: Ring, tags: npt.NDArray[Any], from_us: I8, until_us: I8
+) -> tuple[I4, I8, npt.NDArray[np.bool_]]:
+    """`collect` for TAG rows: (position in `tags`, slot) per reading and, per tag, whether the ring held all of them."""
+    last, known = np.ascontiguousarray(tags["ring_last"]), np.ascontiguousarray(tags["known_us"])
+    found: tuple[I4, I8, npt.NDArray[np.bool_]] = collect(
+        int(ring.head[0]), ring.capacity, ring.mark, ring.sensed_us, ring.previous, ring.before_us, last, known,
+        np.ascontiguousarray(from_us), np.ascontiguousarray(until_us),
+    )  # fmt: skip
+    return found

@@ -49,9 +49,7 @@ def take(
     failed = failures(merged, settings)
     if not appended or merged.codes != series.batch.codes or not np.array_equal(failed[:, :old], series.failed):
         return judge_all(head, tag, merged, settings, "quality" if appended and settings is not None else cause, changes)
-    usable = Batch(
-        merged.tag, merged.sensed_us, merged.boot, merged.sequence, merged.codes, np.where(failed, np.nan, merged.values)
-    )
+    usable = Batch(merged.tag, merged.sensed_us, merged.boot, merged.sequence, merged.codes, np.where(failed, np.nan, merged.values))
     _move_on(head, tag, usable, old, changes)
     return Series(merged, failed)
 
@@ -73,9 +71,7 @@ def _move_on(head: Head, tag: int, usable: Batch, old: int, changes: Changes) ->
                 head.state_run(tag, row - first, run, "reading", changes)
 
 
-def judge_all(
-    head: Head, tag: int, batch: Batch, settings: quality.QualitySettings | None, cause: str, changes: Changes
-) -> Series:
+def judge_all(head: Head, tag: int, batch: Batch, settings: quality.QualitySettings | None, cause: str, changes: Changes) -> Series:
     """Judge the tag's open custody from its start on `batch`, all of its readings in judging order."""
     custody = head.custodies[tag]
     carrier = head.rulebook.carriers[custody.carrier]

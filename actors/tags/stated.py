@@ -37,10 +37,10 @@ class StatedExcursion:
     def facts(self) -> tuple[Any, ...]:
         """What a revision is about. The running sums of an open excursion grow with time and are no change."""
         if self.ended_us is None:
-            return (self.started_us, self.triggered_us, None, self.extreme, self.extreme_us, self.limit_row)
+            return (self.started_us, self.triggered_us, None, self.extreme, self.extreme_us)
         return (
             self.started_us, self.triggered_us, self.ended_us, self.violation_us, self.uncovered_us,
-            self.extreme, self.extreme_us, self.mean, self.readings, self.limit_row,
+            self.extreme, self.extreme_us, self.mean, self.readings,
         )  # fmt: skip
 
 

@@ -90,9 +90,7 @@ def judge_whole(
     parts = []
     if len(batch):
         parts.append(
-            exposure.advance(
-                tracks, zero, count, groups, batch.sensed_us, batch.codes, batch.values, rulebook.windows, rulebook.limits
-            )
+            exposure.advance(tracks, zero, count, groups, batch.sensed_us, batch.codes, batch.values, rulebook.windows, rulebook.limits)
         )
     end_values = np.full(len(tracks), np.nan)
     for row in np.flatnonzero(tracks["mode"] == exposure.MKT):
@@ -115,9 +113,7 @@ def judge_whole(
         )
     if until_us < FOREVER_US:
         if len(tracks):
-            parts.append(
-                exposure.close(tracks, np.arange(len(tracks)), until_us, rulebook.windows, rulebook.limits, end_values)
-            )
+            parts.append(exposure.close(tracks, np.arange(len(tracks)), until_us, rulebook.windows, rulebook.limits, end_values))
         if len(visits):
             events.append(geofence.close(visits, np.arange(len(visits)), until_us))
     runs = np.concatenate([np.zeros(0, exposure.RUN), *parts])

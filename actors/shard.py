@@ -1,0 +1,408 @@
+"""The shard: the one Ray actor class. It holds thousands of virtual actors, gives them their calls one at a time, and commits what they decide.
+
+A call that changes something is answered only after its commit is durable. Batches are judged while the batches before them are being
+committed; when a commit fails, the state that ran ahead of it is thrown away and rebuilt from the database. An owner that has been
+superseded (its epoch is no longer the shard's) ends its process at once.
+
+This is the only place in actors/ that looks at a clock; everything below is given the time.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import time
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import ray
+
+from actors.catalog import CatalogPopulation
+from actors.decision import Decision
+from actors.directory import shard_name
+from actors.journal import fence, snapshot
+from actors.journal.prepared import AlertAction, CommitResult, JournalEntry, PreparedCommit
+from actors.journal.queries_tags import TagReads
+from actors.journal.store import open_store
+from actors.rules.errors import DomainError, InvalidArgument, StorageFull, Superseded, Unavailable
+from actors.sensor_tag import Moved, Part, SensorTags
+from actors.shipment import ShipmentPopulation
+from actors.tags import queries as tag_queries
+from actors.tags import rows as tag_rows
+from actors.tags.commands import COMMANDS as TAG_COMMANDS
+from actors.warehouse import WarehousePopulation
+
+log = logging.getLogger("waybill.shard")
+
+COMMIT_TIMEOUT_S = 60.0
+REPLAY_AT_ONCE = 64
+"""Journal entries read at a time in recovery."""
+
+ALERT_ACTIONS = ("acknowledge", "assign", "comment", "resolve")
+
+
+@dataclass(frozen=True, slots=True)
+class ShardConfig:
+    """What a shard is told. `committer_socket` and `committer_authkey` are where the store finds its committer by itself if empty."""
+
+    database_url: str
+    shards: int
+    ring_bytes: int = 64 << 20
+    snapshot_readings: int = 1_000_000
+    tick_s: float = 5.0
+    heartbeat_s: float = 1.0
+    auto_register: bool = True
+
+
+@dataclass(slots=True)
+class IngestReply:
+    """A status per reading of a part (readings.ACCEPTED, ...) and the newest event number known when it was durable."""
+
+    status: npt.NDArray[np.uint8]
+    last_event_number: int
+
+
+def now_us() -> int:
+    """Our clock: microseconds since 1970 UTC."""
+    return time.time_ns() // 1000
+
+
+def process_started() -> str:
+    """Start time of this process in clock ticks since boot, as its system tells it."""
+    try:
+        return Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19]
+    except (OSError, IndexError):
+        return ""
+
+
+@ray.remote(max_concurrency=32, concurrency_groups={"ask": 8, "command": 8, "look": 2})
+class Shard:
+    """See the module. All public methods can be called from any Ray driver; see `actors.directory` for handles."""
+
+    def __init__(self, number: int, config: ShardConfig) -> None:
+        self.number = number
+        self.config = config
+        self._state = threading.RLock()  # one call at a time sees and moves the tags
+        self._business = threading.RLock()  # one decision at a time
+        self._pending: list[Future[CommitResult]] = []
+        self._failed: BaseException | None = None
+        self._stopping = threading.Event()
+        self._mail = threading.Event()
+        self._since_snapshot = 0
+        self._snapshotting = False
+        self.last_event = 0
+        context = ray.get_runtime_context()
+        self.worker = f"{context.get_node_id()[:12]}:{os.getpid()}:{context.get_actor_id()}"
+        self.store = open_store(config.database_url)
+        claimant = fence.Claimant(os.getpid(), context.get_node_id(), self.worker, process_started())
+        owner = self.store.write(fence.acquire, number, claimant, now_us()).result(COMMIT_TIMEOUT_S)
+        self.epoch = owner.epoch
+        self.reads = TagReads(self.store.engine, number, self._settled)
+        self._recover(owner.journal_head)
+        engine = self.store.engine
+        self.shipments = ShipmentPopulation(number, config.shards, engine)
+        self.warehouses = WarehousePopulation(number, config.shards, engine)
+        self.catalog = CatalogPopulation(number, config.shards, engine)
+        self._commands = {**self.shipments.commands, **self.warehouses.commands, **self.catalog.commands}
+        for target, name in ((self._beat, "heartbeat"), (self._clock, "clock")):
+            threading.Thread(target=target, name=name, daemon=True).start()
+
+    # ---------------------------------------------------------------- calls
+
+    def ingest(self, parts: list[Part], received_us: int) -> list[IngestReply]:
+        """Take readings; returns when they are durable and judged. Raises Unavailable or StorageFull: send again."""
+        with self._state:
+            self._ready()
+            statuses, moved = self._guarded(lambda: self.tags.ingest(parts, received_us))
+            future = self._commit_moved(moved, received_us)
+        self._wait(future)
+        self._snapshot_if_due()
+        return [IngestReply(status, self.last_event) for status in statuses]
+
+    @ray.method(concurrency_group="command")  # type: ignore[untyped-decorator, unused-ignore]
+    def command(self, name: str, arguments: dict[str, Any], at_us: int) -> Any:
+        """Carry out a command by name, durably; its answer. Raises DomainError."""
+        if name in TAG_COMMANDS:
+            with self._state:
+                self._ready()
+                moved = self._guarded(lambda: TAG_COMMANDS[name](self.tags, arguments, at_us))
+                future = self._commit_moved(moved, at_us)
+            self._wait(future)
+            return moved.answer
+        kind, _, action = name.partition(".")
+        if kind == "alert" and action in ALERT_ACTIONS:
+            return self._act_on_alert(action, arguments, at_us)
+        handler = self._commands.get(name)
+        if handler is None:
+            raise InvalidArgument("there is no such command", field="command", value=name)
+        with self._business:
+            decision = handler(arguments, at_us)
+            if decision.changes:
+                self._commit_decision(decision, at_us)
+        return decision.answer
+
+    @ray.method(concurrency_group="ask")  # type: ignore[untyped-decorator, unused-ignore]
+    def query(self, name: str, arguments: dict[str, Any]) -> Any:
+        """Answer a question about this shard's inhabitants. Raises DomainError."""
+        if name in tag_queries.FREE:
+            return tag_queries.FREE[name](self.tags, arguments)
+        if name not in tag_queries.LOCKED:
+            raise InvalidArgument("there is no such query", field="query", value=name)
+        with self._state:
+            self._ready()
+            return tag_queries.LOCKED[name](self.tags, arguments)
+
+    @ray.method(concurrency_group="look")  # type: ignore[untyped-decorator, unused-ignore]
+    def info(self) -> dict[str, Any]:
+        """Facts about this shard: its process, epoch, sizes."""
+        return {
+            "shard": self.number,
+            "shards": self.config.shards,
+            "epoch": self.epoch,
+            "pid": os.getpid(),
+            "worker": self.worker,
+            "tags": len(self.tags.ids),
+            "open_custodies": len(self.tags.head.custodies),
+            "sequence": self.sequence,
+            "last_event": self.last_event,
+            "ring_rows": min(int(self.tags.ring.head[0]), self.tags.ring.capacity),
+            "since_snapshot": self._since_snapshot,
+        }
+
+    @ray.method(concurrency_group="look")  # type: ignore[untyped-decorator, unused-ignore]
+    def poke(self) -> None:
+        """There may be mail."""
+        self._mail.set()
+
+    def tick(self, at_us: int) -> None:
+        """What the clock decides, as the shard's own clock does at every tick."""
+        with self._state:
+            self._ready()
+            moved = self._guarded(lambda: self.tags.tick(at_us))
+            future = self._commit_moved(moved, at_us)
+        self._wait(future)
+        with self._business:
+            decision = self.shipments.tick(at_us)
+            if decision is not None and decision.changes:
+                self._commit_decision(decision, at_us)
+
+    # ---------------------------------------------------------------- commits
+
+    def _commit_moved(self, moved: Moved, at_us: int, mailbox_done: list[int] | None = None) -> Future[CommitResult] | None:
+        """Give what the tags did to the journal; the state lock is held, so entries go in the order of judging."""
+        if moved.blob is None and not mailbox_done:
+            return None
+        commit = PreparedCommit(shard=self.number, epoch=self.epoch, now_us=at_us, mailbox_done=mailbox_done or [])
+        if moved.blob is not None:
+            commit.journal = JournalEntry(
+                sequence=self.sequence + 1, kind=moved.kind, blob=moved.blob, received_us=at_us, min_sensed_us=moved.min_sensed_us,
+                max_sensed_us=moved.max_sensed_us, readings=moved.rows, worker=self.worker,
+            )  # fmt: skip
+            self._guarded(lambda: tag_rows.fill(commit, self.tags, moved.changes, at_us))
+            self.sequence += 1
+            self._since_snapshot += moved.rows
+        future = self.store.commit(commit)
+        future.add_done_callback(self._done)
+        self._pending = [one for one in self._pending if not one.done()]
+        self._pending.append(future)
+        return future
+
+    def _done(self, future: Future[CommitResult]) -> None:
+        error = future.exception()
+        if error is None:
+            self.last_event = max(self.last_event, future.result().last_event)
+        elif isinstance(error, Superseded) and self._failed is None:
+            self._step_down(error)
+        elif self._failed is None:
+            self._failed = error
+
+    def _step_down(self, error: BaseException) -> None:
+        log.error("shard %d steps down: %s", self.number, error)
+        os._exit(3)
+
+    def _wait(self, future: Future[CommitResult] | None) -> None:
+        if future is None:
+            return
+        try:
+            future.result(COMMIT_TIMEOUT_S)
+        except StorageFull:
+            raise
+        except DomainError as error:
+            raise Unavailable(f"the commit did not go through: {error}", retry_after_s=0.2) from error
+
+    def _settled(self) -> None:
+        """Every commit given so far is durable. Raises Unavailable where one failed."""
+        for future in list(self._pending):
+            self._wait(future)
+
+    def _commit_decision(self, decision: Decision, at_us: int, mailbox_done: list[int] | None = None) -> CommitResult:
+        commit = decision.commit(self.number, self.epoch, at_us, None)
+        commit.mailbox_done = mailbox_done or []
+        result = self._commit_rows(commit)
+        if decision.mailbox:
+            self._mail.set()
+            self._poke_others()
+        return result
+
+    def _commit_rows(self, commit: PreparedCommit) -> CommitResult:
+        """Commit rows that are not journaled; a refusal is the caller's."""
+        try:
+            result = self.store.commit(commit).result(COMMIT_TIMEOUT_S)
+        except Superseded as error:
+            self._step_down(error)
+            raise
+        self.last_event = max(self.last_event, result.last_event)
+        return result
+
+    def _act_on_alert(self, action: str, arguments: dict[str, Any], at_us: int) -> Any:
+        act = AlertAction(
+            alert_id=str(arguments.get("alert_id", "")), action=action, by=str(arguments.get("by", "")), at_us=at_us,
+            text=str(arguments.get("text", "")), etag=arguments.get("etag"),
+        )  # fmt: skip
+        result = self._commit_rows(PreparedCommit(shard=self.number, epoch=self.epoch, now_us=at_us, actions=[act]))
+        return result.alerts[0] if result.alerts else None
+
+    def _poke_others(self) -> None:
+        for other in range(self.config.shards):
+            if other != self.number:
+                try:
+                    ray.get_actor(shard_name(other)).poke.remote()
+                except (ValueError, ray.exceptions.RayError):
+                    continue  # it looks into its mailbox at its next tick anyhow
+
+    # ---------------------------------------------------------------- recovery
+
+    def _ready(self) -> None:
+        """The state is the journal's, or is made so. The state lock is held."""
+        if self._failed is None:
+            return
+        for future in list(self._pending):
+            try:
+                future.result(COMMIT_TIMEOUT_S)
+            except DomainError:
+                continue
+        self._pending = []
+        error = self._failed
+        owner = fence.owner(self.store.engine, self.number)
+        if owner is None or owner.epoch != self.epoch:
+            self._step_down(error)
+            raise error
+        self._recover(owner.journal_head)
+        self._failed = None
+
+    def _guarded(self, work: Any) -> Any:
+        """Run what moves the state; an error that is not a refusal leaves it untrusted."""
+        try:
+            return work()
+        except DomainError:
+            raise
+        except Exception as error:
+            log.exception("shard %d: judging failed; its state is rebuilt from the journal", self.number)
+            self._failed = error
+            raise
+
+    def _recover(self, head: int) -> None:
+        """Fold the newest snapshot and the journal after it, up to entry `head`."""
+        started = time.monotonic()
+        found = snapshot.load(self.store.engine, self.number)
+        self.sequence = 0
+        self.tags = SensorTags(self.number, self.config.ring_bytes, self.reads, self.config.auto_register)
+        if found is not None:
+            try:
+                self.tags.restore(found[1])
+                self.sequence = found[0]
+            except ValueError as error:
+                log.warning("shard %d: %s; folding the whole journal", self.number, error)
+                self.tags = SensorTags(self.number, self.config.ring_bytes, self.reads, self.config.auto_register)
+        count = 0
+        while True:
+            entries = self.reads.journal_after(self.sequence, REPLAY_AT_ONCE)
+            for entry in entries:
+                self.reads.until_sequence = entry.sequence
+                self.tags.replay(entry.kind, entry.blob, entry.received_us)
+                self.sequence = entry.sequence
+                count += entry.readings
+            if not entries:
+                break
+        self.reads.until_sequence = None
+        if self.sequence != head:
+            raise Unavailable(f"the journal of shard {self.number} ends at {self.sequence}, its head is {head}")
+        self._since_snapshot = count
+        log.info("shard %d: %d readings replayed in %.2f s", self.number, count, time.monotonic() - started)
+
+    def _snapshot_if_due(self) -> None:
+        with self._state:
+            if self._since_snapshot < self.config.snapshot_readings or self._snapshotting or self._failed is not None:
+                return
+            self._snapshotting = True
+            self._since_snapshot = 0
+            sequence, state = self.sequence, self.tags.dump()
+        threading.Thread(target=self._save, args=(sequence, state), name="snapshot", daemon=True).start()
+
+    def _save(self, sequence: int, state: bytes) -> None:
+        try:
+            for commit in snapshot.save(self.number, self.epoch, sequence, state, now_us()):
+                self._commit_rows(commit)
+        except DomainError as error:
+            log.warning("shard %d: no snapshot this time: %s", self.number, error)
+        finally:
+            self._snapshotting = False
+
+    # ---------------------------------------------------------------- clock, mail, heartbeat
+
+    def _beat(self) -> None:
+        while not self._stopping.wait(self.config.heartbeat_s):
+            try:
+                self.store.write(fence.heartbeat, self.number, self.epoch, now_us()).result(COMMIT_TIMEOUT_S)
+            except Superseded as error:
+                self._step_down(error)
+            except Exception as error:
+                log.warning("shard %d: no heartbeat: %s", self.number, error)
+
+    def _clock(self) -> None:
+        due = time.monotonic()
+        while not self._stopping.is_set():
+            self._mail.wait(max(due - time.monotonic(), 0.0))
+            mail = self._mail.is_set()
+            self._mail.clear()
+            try:
+                if time.monotonic() >= due:
+                    due = time.monotonic() + self.config.tick_s
+                    self.tick(now_us())
+                    mail = True
+                if mail:
+                    while self._deliver():
+                        pass
+            except Exception:
+                log.exception("shard %d: the clock stumbled; it goes on", self.number)
+                self._stopping.wait(0.2)
+
+    def _deliver(self) -> bool:
+        """Apply what waits in the mailbox, each message once. True where there may be more."""
+        mail = self.reads.mail()
+        for letter in mail:
+            assert letter.id is not None
+            name, at_us = str(letter.body.get("command", "")), now_us()
+            try:
+                if name in TAG_COMMANDS:
+                    with self._state:
+                        self._ready()
+                        moved = self._guarded(lambda name=name, body=letter.body, at_us=at_us: TAG_COMMANDS[name](self.tags, body, at_us))
+                        future = self._commit_moved(moved, at_us, [letter.id])
+                    self._wait(future)
+                else:
+                    with self._business:
+                        handler = self._commands[name]
+                        self._commit_decision(handler(letter.body, at_us), at_us, [letter.id])
+            except (StorageFull, Unavailable):
+                raise
+            except (DomainError, KeyError) as error:
+                log.error("shard %d: message %s was refused and is dropped: %s", self.number, json.dumps(letter.body), error)
+                self._commit_rows(PreparedCommit(shard=self.number, epoch=self.epoch, now_us=at_us, mailbox_done=[letter.id]))
+        return bool(mail)

@@ -1,0 +1,134 @@
+"""What a shard answers about its tags: their twins, their exposure on a carrier, their series."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from actors.rules import readings
+from actors.rules.errors import NotFound
+from actors.rules.readings import FAIL, FOREVER_US, SUSPECT, U1, Batch
+from actors.tags import past, whole
+from actors.tags.columns import MIN_US
+from actors.tags.ring import latest_values
+
+if TYPE_CHECKING:
+    from actors.sensor_tag import SensorTags
+
+Arguments = Mapping[str, Any]
+
+
+def index_of(tags: SensorTags, tag_id: str) -> int:
+    """Local index of a tag, or NotFound."""
+    known = tags.find(tag_id)
+    if known is None:
+        raise NotFound("there is no such tag", field="tag_id", value=tag_id)
+    return known
+
+
+def twin(tags: SensorTags, arguments: Arguments) -> dict[str, Any]:
+    """The tag as known now: counters, newest times, latest values, custody, silence. Times are None where there is none."""
+    tag = index_of(tags, str(arguments["tag_id"]))
+    row = tags.head.tags[tag]
+    custody = tags.head.custodies.get(tag)
+
+    def time_us(name: str) -> int | None:
+        return int(row[name]) if MIN_US < int(row[name]) < FOREVER_US else None
+
+    values = latest_values(tags.ring, int(row["ring_last"]))
+    return {
+        "tag_id": tags.ids[tag],
+        "shard": tags.shard,
+        "newest_us": time_us("newest_us"),
+        "received_us": time_us("received_us"),
+        "usual_interval_us": int(row["set_interval_us"]) or int(row["usual_interval_us"]) or None,
+        "usual_interval_learnt": not int(row["set_interval_us"]),
+        "silent": bool(row["silent"]),
+        "accepted": int(row["accepted"]),
+        "duplicate": int(row["duplicate"]),
+        "conflicting": int(row["conflicting"]),
+        "late": int(row["late"]),
+        "in_future": len(tags.held.get(tag, ())),
+        "values": {readings.COLUMNS[code].name: {"sensed_us": at_us, "value": value} for code, (at_us, value) in sorted(values.items())},
+        "carrier": custody.carrier if custody else None,
+        "custody_id": custody.custody_id if custody else None,
+        "handling_unit_id": (custody.handling_unit or None) if custody else None,
+        "custody_from_us": custody.from_us if custody else None,
+    }
+
+
+def exposure_of(tags: SensorTags, arguments: Arguments) -> list[dict[str, Any]]:
+    """Sums per tag, custody and limit of one carrier: closed custodies as written, open ones as the head has them.
+
+    violation_us, covered_us, uncovered_us are a custody's own. `accounted_us`: up to when an open one is accounted for.
+    """
+    name = str(arguments["carrier"])
+    carrier = tags.head.rulebook.carriers.get(name)
+    found = []
+    for tag in sorted(carrier.tags) if carrier is not None else ():
+        custody = tags.head.custodies[tag]
+        first, count = int(tags.head.first[tag]), int(tags.head.count[tag])
+        assert carrier is not None
+        tracks = tags.head.tracks.rows[first : first + count]
+        accounted_us = int(tracks["prev_us"].max()) if count else custody.from_us
+        for row in past.exposure_rows(tags, custody, carrier, tracks):
+            found.append(
+                _sums(row, custody.from_us, None, custody.handling_unit or None)
+                | {"accounted_us": accounted_us, "metric": _metric(carrier, row.limit_id)}
+            )
+    for row, closed in tags.reads.exposures_of(name):
+        plan_carrier = past.carrier_of(tags, name)
+        found.append(
+            _sums(row, closed.from_us, closed.until_us, closed.handling_unit_id)
+            | {"accounted_us": closed.until_us, "metric": _metric(plan_carrier, row.limit_id)}
+        )
+    return found
+
+
+def _sums(row: Any, from_us: int, until_us: int | None, handling_unit_id: str | None) -> dict[str, Any]:
+    return row.model_dump() | {"from_us": from_us, "until_us": until_us, "handling_unit_id": handling_unit_id}
+
+
+def _metric(carrier: Any, limit_id: str) -> str:
+    return next((readings.COLUMNS[spec.metric].name for spec in carrier.tracks if spec.limit_id == limit_id), "")
+
+
+def open_runs(tags: SensorTags, arguments: Arguments) -> list[dict[str, Any]]:
+    """The open excursions of a carrier's tags as they stand now: time in violation, extreme and mean up to the newest reading."""
+    name = str(arguments["carrier"])
+    carrier = tags.head.rulebook.carriers.get(name)
+    found = []
+    for tag in sorted(carrier.tags) if carrier is not None else ():
+        for one, facts in tags.head.live_excursions(tag):
+            if one.ended_us is None:
+                found.append({"excursion_id": one.excursion_id, "tag_id": tags.ids[tag], "extreme": facts[3], "extreme_us": facts[4]})
+    return found
+
+
+def series(tags: SensorTags, arguments: Arguments) -> tuple[Batch, U1]:
+    """A tag's accepted readings in [from_us, until_us), in judging order, with QARTOD flags (m, n) by its present quality settings."""
+    tag = index_of(tags, str(arguments["tag_id"]))
+    from_us, until_us = int(arguments.get("from_us", MIN_US)), int(arguments.get("until_us", FOREVER_US))
+    batch = whole.ordered(tags.reads.history([tag], from_us, until_us)[1])
+    flags = whole.quality_flags(batch, tags.quality.get(tag)) if len(batch) else np.zeros(batch.values.shape, np.uint8)
+    return batch, flags
+
+
+def flag_counts(tags: SensorTags, arguments: Arguments) -> dict[str, int]:
+    """How many values of a tag are flagged fail and suspect by its present quality settings."""
+    tag = index_of(tags, str(arguments["tag_id"]))
+    settings = tags.quality.get(tag)
+    if settings is None:
+        return {"fail": 0, "suspect": 0}
+    batch = whole.ordered(tags.reads.history([tag], MIN_US, FOREVER_US)[1])
+    flags = whole.quality_flags(batch, settings)
+    return {"fail": int((flags == FAIL).sum()), "suspect": int((flags == SUSPECT).sum())}
+
+
+LOCKED = {"tag.twin": twin, "tag.exposure": exposure_of, "tag.open_runs": open_runs}
+"""Queries that look at the state: the shard answers them between two batches."""
+
+FREE = {"tag.series": series, "tag.flag_counts": flag_counts}
+"""Queries that read committed rows only."""
