@@ -1,0 +1,560 @@
+"""Telemetry, tags and alerts of a running Waybill, seen by a gRPC client: what is promised, and every bad input of the contract."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
+from google.rpc.status_pb2 import Status
+
+from waybill.v1 import (
+    alert_pb2,
+    alert_pb2_grpc,
+    common_pb2,
+    profile_pb2,
+    profile_pb2_grpc,
+    shipment_pb2,
+    shipment_pb2_grpc,
+    tag_pb2,
+    tag_pb2_grpc,
+    telemetry_pb2,
+    telemetry_pb2_grpc,
+)
+
+if TYPE_CHECKING:
+    from cluster.boot import Running
+
+MINUTE_US = 60_000_000
+NOW_US = time.time_ns() // 1000
+BEGIN_US = NOW_US - 6 * 60 * MINUTE_US
+
+
+def at(us: int) -> Timestamp:
+    return Timestamp(seconds=us // 1_000_000, nanos=us % 1_000_000 * 1000)
+
+
+class Client:
+    """The stubs of one channel."""
+
+    def __init__(self, target: str) -> None:
+        self.channel = grpc.insecure_channel(target, options=[("grpc.enable_http_proxy", 0)])
+        self.telemetry = telemetry_pb2_grpc.TelemetryServiceStub(self.channel)
+        self.tags = tag_pb2_grpc.TagServiceStub(self.channel)
+        self.alerts = alert_pb2_grpc.AlertServiceStub(self.channel)
+        self.shipments = shipment_pb2_grpc.ShipmentServiceStub(self.channel)
+        self.profiles = profile_pb2_grpc.ProfileServiceStub(self.channel)
+
+    def send(self, tag_id: str, values: list[float], *, from_us: int = BEGIN_US, sequence: int | None = None) -> Any:
+        """Readings of one tag, a minute apart, as one unary call; its result."""
+        readings = []
+        for i, value in enumerate(values):
+            reading = telemetry_pb2.Reading(tag_id=tag_id, sensed_at_us=from_us + i * MINUTE_US, temperature_c=value)
+            if sequence is not None:
+                reading.boot, reading.sequence = 1, sequence + i
+            readings.append(reading)
+        request = telemetry_pb2.IngestRequest(rows=telemetry_pb2.ReadingRows(readings=readings))
+        return self.telemetry.IngestBatch(telemetry_pb2.IngestBatchRequest(batch=request), timeout=30).result
+
+    def watched(self, cursor: int | None, want: int, filter: alert_pb2.AlertFilter | None = None) -> list[Any]:
+        """The first `want` changes of alerts after a number."""
+        call = self.alerts.WatchAlerts(alert_pb2.WatchAlertsRequest(after_event_number=cursor, filter=filter), timeout=30)
+        found = []
+        for message in call:
+            if message.HasField("alert"):
+                found.append(message)
+            if len(found) >= want:
+                break
+        call.cancel()
+        return found
+
+
+@pytest.fixture(scope="module")
+def client(waybill: Running) -> Iterator[Client]:
+    made = Client(waybill.target)
+    yield made
+    made.channel.close()
+
+
+@pytest.fixture(scope="module")
+def profile(client: Client) -> str:
+    """2 to 8 degrees, an excursion at once."""
+    limit = profile_pb2.Limit(
+        limit_id="above-8",
+        metric=common_pb2.METRIC_TEMPERATURE_C,
+        direction=profile_pb2.DIRECTION_ABOVE,
+        mode=profile_pb2.LIMIT_MODE_SINGLE,
+        threshold=8.0,
+        allowance_s=0.0,
+        severity=common_pb2.SEVERITY_CRITICAL,
+    )
+    made = profile_pb2.Profile(profile_id="at-once", name="above 8 at once", limits=[limit])
+    client.profiles.CreateProfile(profile_pb2.CreateProfileRequest(profile=made), timeout=30)
+    return "at-once"
+
+
+def shipment_with(client: Client, profile_id: str, *tag_ids: str) -> str:
+    made = client.shipments.CreateShipment(
+        shipment_pb2.CreateShipmentRequest(shipment=shipment_pb2.Shipment(profile_id=profile_id)), timeout=30
+    ).shipment
+    for tag_id in tag_ids:
+        client.shipments.AssignTag(
+            shipment_pb2.AssignTagRequest(shipment_id=made.shipment_id, tag_id=tag_id, from_time=at(BEGIN_US), actor="test"), timeout=30
+        )
+    return str(made.shipment_id)
+
+
+def refusal(call: Any) -> tuple[grpc.StatusCode, str, str]:
+    """(status, reason, field) of a call that must fail."""
+    with pytest.raises(grpc.RpcError) as error:
+        call()
+    packed = dict(error.value.trailing_metadata() or ()).get("grpc-status-details-bin", b"")  # type: ignore[attr-defined]
+    info, bad = ErrorInfo(), BadRequest()
+    for detail in Status.FromString(packed).details:
+        detail.Unpack(info)
+        detail.Unpack(bad)
+    field = bad.field_violations[0].field if bad.field_violations else info.metadata.get("field", "")
+    return error.value.code(), info.reason, field  # type: ignore[attr-defined]
+
+
+# ---------------------------------------------------------------- readings
+
+
+def test_a_batch_is_accepted_once_and_its_copy_is_a_duplicate(client: Client) -> None:
+    assert client.send("r1", [5.0, 6.0]).accepted == 2
+    again = client.send("r1", [5.0, 6.0])
+    assert (again.accepted, again.duplicate) == (0, 2)
+
+
+def test_other_content_under_the_same_identity_is_put_aside_and_listed(client: Client) -> None:
+    client.send("c1", [5.0, 6.0, 7.0], sequence=10)
+    result = client.send("c1", [5.0, 6.5, 7.0], sequence=10)
+    assert (result.duplicate, result.conflicting, list(result.conflicting_indexes)) == (2, 1, [1])
+    [conflict] = client.tags.ListConflicts(tag_pb2.ListConflictsRequest(tag_id="c1"), timeout=30).conflicts
+    assert (conflict.boot, conflict.sequence) == (1, 11)
+    [value] = conflict.values
+    assert (value.metric, value.kept, value.aside) == (common_pb2.METRIC_TEMPERATURE_C, 6.0, 6.5)
+
+
+def test_in_a_batch_the_good_readings_are_kept_and_each_other_one_is_answered(client: Client) -> None:
+    result = client.send("g1", [5.0, -400.0, float("nan"), 6.0])
+    assert (result.accepted, result.refused, list(result.refused_indexes)) == (2, 2, [1, 2])
+    assert [(one.index, one.field, bool(one.rule)) for one in result.refusals] == [(1, "temperature_c", True), (2, "temperature_c", True)]
+
+
+def test_a_stream_answers_in_order_and_goes_on_after_a_message_that_is_wrong_as_a_whole(client: Client) -> None:
+    uneven = telemetry_pb2.ReadingColumns(tag_ids=["s1"], tag_index=[0, 0], sensed_at_us=[BEGIN_US])
+    good = telemetry_pb2.Reading(tag_id="s1", sensed_at_us=BEGIN_US, temperature_c=5.0)
+    rows = telemetry_pb2.ReadingRows(readings=[good])
+    messages = [
+        telemetry_pb2.IngestRequest(batch_id="a", rows=rows),
+        telemetry_pb2.IngestRequest(batch_id="b", columns=uneven),
+        telemetry_pb2.IngestRequest(batch_id="c"),
+        telemetry_pb2.IngestRequest(batch_id="d", rows=rows),
+    ]
+    answers = list(client.telemetry.Ingest(iter(messages), timeout=30))
+    assert [answer.batch_id for answer in answers] == ["a", "b", "c", "d"]
+    assert [answer.error.code for answer in answers] == [0, 3, 3, 0]
+    assert [answer.accepted + answer.duplicate for answer in answers] == [1, 0, 0, 1]
+    bad = BadRequest()
+    answers[1].error.details[1].Unpack(bad)
+    assert bad.field_violations[0].field == "columns.tag_index"
+
+
+def test_many_streams_at_once_are_all_answered(client: Client) -> None:
+    def messages(gateway: int) -> Iterator[telemetry_pb2.IngestRequest]:
+        for number in range(5):
+            columns = telemetry_pb2.ReadingColumns(tag_ids=[f"m{gateway}-{i}" for i in range(10)])
+            columns.tag_index.extend(range(10))
+            columns.sensed_at_us.extend([BEGIN_US + number * MINUTE_US] * 10)
+            columns.columns.add(metric=common_pb2.METRIC_TEMPERATURE_C, values=[5.0] * 10)
+            yield telemetry_pb2.IngestRequest(batch_id=str(number), columns=columns)
+
+    calls = [client.telemetry.Ingest(messages(gateway), timeout=60) for gateway in range(30)]
+    for call in calls:
+        answers = list(call)
+        assert [answer.batch_id for answer in answers] == list("01234")
+        assert [answer.accepted for answer in answers] == [10] * 5
+
+
+def test_a_time_far_in_the_future_is_kept_and_counted(client: Client) -> None:
+    result = client.send("f1", [5.0], from_us=NOW_US + 24 * 60 * MINUTE_US)
+    assert result.accepted == 1
+    twin = client.tags.GetTagTwin(tag_pb2.GetTagTwinRequest(tag_id="f1"), timeout=30).twin
+    assert twin.counters.future == 1
+
+
+def test_a_series_is_read_back_in_sensed_order_with_flags_whatever_the_order_of_arrival(client: Client) -> None:
+    client.send("o1", [7.0, 8.0], from_us=BEGIN_US + 10 * MINUTE_US)
+    client.send("o1", [5.0, 6.0], from_us=BEGIN_US)
+    [message] = client.telemetry.ReadTagSeries(telemetry_pb2.ReadTagSeriesRequest(tag_id="o1"), timeout=30)
+    assert list(message.series.sensed_at_us) == [BEGIN_US + i * MINUTE_US for i in (0, 1, 10, 11)]
+    [column] = message.series.columns
+    assert list(column.values) == [5.0, 6.0, 7.0, 8.0]
+    assert set(column.flags) == {common_pb2.QUALITY_FLAG_NOT_EVALUATED}
+    part = list(
+        client.telemetry.ReadTagSeries(
+            telemetry_pb2.ReadTagSeriesRequest(tag_id="o1", from_time=at(BEGIN_US + MINUTE_US), until_time=at(BEGIN_US + 10 * MINUTE_US)),
+            timeout=30,
+        )
+    )
+    assert [list(one.series.columns[0].values) for one in part] == [[6.0]]
+
+
+def test_a_long_series_comes_in_pieces_of_ten_thousand_rows(client: Client) -> None:
+    n = 25_000
+    columns = telemetry_pb2.ReadingColumns(tag_ids=["l1"], tag_index=[0] * n, sensed_at_us=[BEGIN_US - i * 1_000_000 for i in range(n)])
+    columns.columns.add(metric=common_pb2.METRIC_TEMPERATURE_C, values=[5.0] * n)
+    request = telemetry_pb2.IngestBatchRequest(batch=telemetry_pb2.IngestRequest(columns=columns))
+    assert client.telemetry.IngestBatch(request, timeout=60).result.accepted == n
+    pieces = list(client.telemetry.ReadTagSeries(telemetry_pb2.ReadTagSeriesRequest(tag_id="l1"), timeout=60))
+    assert [len(piece.series.sensed_at_us) for piece in pieces] == [10_000, 10_000, 5_000]
+    times = [us for piece in pieces for us in piece.series.sensed_at_us]
+    assert times == sorted(times)
+
+
+def test_a_shipments_series_is_what_its_custodies_hold(client: Client, profile: str) -> None:
+    shipment_id = shipment_with(client, profile, "sh1", "sh2")
+    client.send("sh1", [4.0, 5.0], from_us=BEGIN_US - MINUTE_US)  # the first one is from before the custody
+    client.send("sh2", [6.0])
+    request = telemetry_pb2.ReadShipmentSeriesRequest(shipment_id=shipment_id)
+    pieces = list(client.telemetry.ReadShipmentSeries(request, timeout=30))
+    assert [(piece.series.tag_id, list(piece.series.columns[0].values)) for piece in pieces] == [("sh1", [5.0]), ("sh2", [6.0])]
+    assert all(piece.custody_id for piece in pieces)
+
+
+# ---------------------------------------------------------------- tags
+
+
+def test_the_twin_knows_newest_values_counters_and_where_the_tag_rides(client: Client, profile: str) -> None:
+    shipment_id = shipment_with(client, profile, "tw1")
+    client.send("tw1", [4.0, 5.0, 6.0])
+    client.send("tw1", [4.0])
+    twin = client.tags.GetTagTwin(tag_pb2.GetTagTwinRequest(tag_id="tw1"), timeout=30).twin
+    assert twin.carrier == f"shipment/{shipment_id}"
+    assert (twin.counters.accepted, twin.counters.duplicate) == (3, 1)
+    [last] = twin.last_values
+    assert (last.metric, last.value, last.sensed_time) == (common_pb2.METRIC_TEMPERATURE_C, 6.0, at(BEGIN_US + 2 * MINUTE_US))
+
+
+def test_quality_settings_flag_what_they_test(client: Client) -> None:
+    client.send("q1", [5.0, 95.0, 6.0])
+    tests = tag_pb2.QualityTests(metric=common_pb2.METRIC_TEMPERATURE_C, fail_low=-50, fail_high=60)
+    registered = client.tags.RegisterTag(tag_pb2.RegisterTagRequest(tag=tag_pb2.Tag(tag_id="q1", quality=[tests])), timeout=30).tag
+    assert [(one.fail_low, one.fail_high) for one in registered.quality] == [(-50.0, 60.0)]
+    twin = client.tags.GetTagTwin(tag_pb2.GetTagTwinRequest(tag_id="q1"), timeout=30).twin
+    assert twin.counters.fail == 1
+    assert twin.last_values[0].flag == common_pb2.QUALITY_FLAG_GOOD
+
+
+def test_registering_the_same_again_does_no_harm_and_other_content_is_refused(client: Client) -> None:
+    request = tag_pb2.RegisterTagRequest(tag=tag_pb2.Tag(tag_id="reg1", kind=tag_pb2.TAG_KIND_LOGGER, usual_interval_s=600))
+    first = client.tags.RegisterTag(request, timeout=30).tag
+    assert client.tags.RegisterTag(request, timeout=30).tag == first
+    request.tag.usual_interval_s = 60
+    code, reason, field = refusal(lambda: client.tags.RegisterTag(request, timeout=30))
+    assert (code, reason, field) == (grpc.StatusCode.ALREADY_EXISTS, "ALREADY_EXISTS", "tag_id")
+
+
+def test_an_update_changes_what_its_mask_names_and_needs_the_current_etag(client: Client) -> None:
+    client.tags.RegisterTag(tag_pb2.RegisterTagRequest(tag=tag_pb2.Tag(tag_id="up1", description="a", labels={"k": "v"})), timeout=30)
+    old = client.tags.GetTag(tag_pb2.GetTagRequest(tag_id="up1"), timeout=30).tag
+    change = tag_pb2.Tag(tag_id="up1", description="b", etag=old.etag)
+    request = tag_pb2.UpdateTagRequest(tag=change, update_mask=FieldMask(paths=["description"]))
+    new = client.tags.UpdateTag(request, timeout=30).tag
+    assert (new.description, dict(new.labels)) == ("b", {"k": "v"})
+    assert new.etag != old.etag
+    assert refusal(lambda: client.tags.UpdateTag(request, timeout=30))[:2] == (grpc.StatusCode.ABORTED, "STALE_ETAG")
+
+
+def test_tags_are_listed_in_pages(client: Client) -> None:
+    for i in range(7):
+        client.send(f"page-{i}", [5.0])
+    seen: list[str] = []
+    token = ""
+    while True:
+        answer = client.tags.ListTags(tag_pb2.ListTagsRequest(page_size=3, id_prefix="page-", page_token=token), timeout=30)
+        seen += [tag.tag_id for tag in answer.tags]
+        token = answer.next_page_token
+        if not token:
+            break
+    assert seen == [f"page-{i}" for i in range(7)]
+
+
+def test_silences_are_found_in_the_series(client: Client) -> None:
+    client.send("si1", [5.0] * 10)
+    client.send("si1", [5.0] * 10, from_us=BEGIN_US + 60 * MINUTE_US)
+    found = client.tags.ListSilences(
+        tag_pb2.ListSilencesRequest(tag_id="si1", until_time=at(BEGIN_US + 100 * MINUTE_US)), timeout=30
+    ).silences
+    assert [(one.from_time, one.until_time) for one in found] == [(at(BEGIN_US + 9 * MINUTE_US), at(BEGIN_US + 60 * MINUTE_US))]
+
+
+def test_completeness_names_what_is_missing(client: Client, profile: str) -> None:
+    shipment_with(client, profile, "co1")
+    client.send("co1", [5.0, 5.0], sequence=1)
+    client.send("co1", [5.0, 5.0], from_us=BEGIN_US + 5 * MINUTE_US, sequence=6)
+    [row] = client.tags.GetCompleteness(tag_pb2.GetCompletenessRequest(tag_id="co1"), timeout=30).completeness
+    assert (row.expected, row.received, row.missing) == (7, 4, 3)
+    assert [(hole.first, hole.last) for hole in row.missing_ranges] == [(3, 5)]
+    assert row.custody_id
+
+
+def test_a_corrected_custody_re_judges_and_keeps_what_it_said(client: Client, profile: str) -> None:
+    shipment_id = shipment_with(client, profile, "cc1")
+    client.send("cc1", [9.0, 5.0])
+    exposure = client.shipments.GetExposure(shipment_pb2.GetExposureRequest(shipment_id=shipment_id), timeout=30).exposure
+    assert exposure.verdict == common_pb2.VERDICT_EXCURSION
+    [custody] = client.tags.ListCustodies(tag_pb2.ListCustodiesRequest(tag_id="cc1"), timeout=30).custodies
+    custody.from_time.CopyFrom(at(BEGIN_US + MINUTE_US))
+    request = tag_pb2.CorrectCustodyRequest(
+        custody=custody, update_mask=FieldMask(paths=["from_time"]), actor="test", reason="packed a minute later"
+    )
+    corrected = client.tags.CorrectCustody(request, timeout=30).custody
+    assert corrected.from_time == at(BEGIN_US + MINUTE_US)
+    exposure = client.shipments.GetExposure(shipment_pb2.GetExposureRequest(shipment_id=shipment_id), timeout=30).exposure
+    assert exposure.verdict == common_pb2.VERDICT_WITHIN_LIMITS
+    carrier = f"shipment/{shipment_id}"
+    [listed] = client.tags.ListCustodies(tag_pb2.ListCustodiesRequest(carrier=carrier, include_history=True), timeout=30).custodies
+    assert [said.cause for said in listed.history] == ["assigned", "corrected"]
+    assert refusal(lambda: client.tags.CorrectCustody(request, timeout=30))[1] == "STALE_ETAG"
+
+
+def test_the_same_tag_on_two_carriers_at_once_is_refused(client: Client, profile: str) -> None:
+    shipment_with(client, profile, "ov1")
+    code, reason, _ = refusal(lambda: shipment_with(client, profile, "ov1"))
+    assert (code, reason) == (grpc.StatusCode.FAILED_PRECONDITION, "CUSTODY_OVERLAP")
+
+
+# ---------------------------------------------------------------- alerts
+
+
+def test_an_alert_is_raised_and_a_person_acknowledges_assigns_comments_and_resolves_it(client: Client, profile: str) -> None:
+    shipment_id = shipment_with(client, profile, "al1", "al2")
+    client.send("al1", [5.0, 9.5])
+    client.send("al2", [9.0])
+    wanted = alert_pb2.AlertFilter(shipment_id=shipment_id)
+    alert = client.watched(0, 2, wanted)[-1].alert
+    assert (alert.kind, alert.state, alert.active) == (alert_pb2.ALERT_KIND_GOODS, alert_pb2.ALERT_STATE_OPEN, True)
+    assert sorted(alert.tag_ids) == ["al1", "al2"]
+    assert (alert.extreme, alert.metric) == (9.5, common_pb2.METRIC_TEMPERATURE_C)
+    assert [one.alert_id for one in client.alerts.ListAlerts(alert_pb2.ListAlertsRequest(filter=wanted), timeout=30).alerts] == [
+        alert.alert_id
+    ]
+
+    acknowledge = alert_pb2.AcknowledgeAlertRequest(alert_id=alert.alert_id, etag=alert.etag, actor="ann", comment="seen")
+    alert = client.alerts.AcknowledgeAlert(acknowledge, timeout=30).alert
+    assert (alert.state, alert.acknowledged_by) == (alert_pb2.ALERT_STATE_ACKNOWLEDGED, "ann")
+    assert client.alerts.AcknowledgeAlert(acknowledge, timeout=30).alert.etag == alert.etag, "sent again after a lost answer"
+    other = alert_pb2.AcknowledgeAlertRequest(alert_id=alert.alert_id, etag=acknowledge.etag, actor="bob")
+    assert refusal(lambda: client.alerts.AcknowledgeAlert(other, timeout=30))[1] == "STALE_ETAG"
+
+    alert = client.alerts.AssignAlert(
+        alert_pb2.AssignAlertRequest(alert_id=alert.alert_id, etag=alert.etag, actor="ann", assignee="bob"), timeout=30
+    ).alert
+    alert = client.alerts.CommentAlert(
+        alert_pb2.CommentAlertRequest(alert_id=alert.alert_id, actor="bob", comment="on my way"), timeout=30
+    ).alert
+    alert = client.alerts.ResolveAlert(
+        alert_pb2.ResolveAlertRequest(alert_id=alert.alert_id, etag=alert.etag, actor="bob", reason="moved to the cold room"), timeout=30
+    ).alert
+    assert (alert.state, alert.assigned_to, alert.resolved_by) == (alert_pb2.ALERT_STATE_RESOLVED, "bob", "bob")
+    told = [(entry.change, entry.actor, entry.text) for entry in alert.history if entry.actor]
+    assert told == [
+        (alert_pb2.ALERT_CHANGE_ACKNOWLEDGED, "ann", "seen"),
+        (alert_pb2.ALERT_CHANGE_ASSIGNED, "ann", "bob"),
+        (alert_pb2.ALERT_CHANGE_COMMENTED, "bob", "on my way"),
+        (alert_pb2.ALERT_CHANGE_RESOLVED, "bob", "moved to the cold room"),
+    ]
+    again = alert_pb2.ResolveAlertRequest(alert_id=alert.alert_id, etag=alert.etag, actor="ann", reason="twice")
+    assert refusal(lambda: client.alerts.ResolveAlert(again, timeout=30))[1] == "FAILED_PRECONDITION"
+
+
+def test_a_watch_resumes_anywhere_with_nothing_missed_and_nothing_twice(client: Client, profile: str) -> None:
+    shipments = [shipment_with(client, profile, f"w{i}") for i in range(4)]
+    for i in range(4):
+        client.send(f"w{i}", [9.0, 5.0, 9.0])
+    everything = client.watched(0, len(client.watched(0, 1)) + 7)
+    numbers = [one.event_number for one in everything]
+    assert numbers == sorted(set(numbers))
+    for cut in (0, len(numbers) // 2, len(numbers) - 2):
+        resumed = client.watched(numbers[cut], len(numbers) - cut - 1)
+        assert resumed == everything[cut + 1 :]
+    mine = client.watched(0, 1, alert_pb2.AlertFilter(shipment_id=shipments[2]))
+    assert mine[0].alert.carrier == f"shipment/{shipments[2]}"
+
+
+def test_a_watch_from_now_on_begins_with_progress_and_hears_a_new_alert_soon(client: Client, profile: str) -> None:
+    shipment_with(client, profile, "soon1")
+    call = client.alerts.WatchAlerts(alert_pb2.WatchAlertsRequest(), timeout=30)
+    messages = iter(call)
+    first = next(messages)
+    assert not first.HasField("alert")
+    sent = time.monotonic()
+    client.send("soon1", [9.0])
+    raised = next(messages)
+    assert raised.event_number > first.event_number
+    assert raised.change == alert_pb2.ALERT_CHANGE_RAISED
+    assert time.monotonic() - sent < 5
+    call.cancel()
+
+
+# ---------------------------------------------------------------- bad input, every case of the contract
+
+INVALID = (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT")
+MISSING = (grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
+LONG = "x" * 65
+reversed_ = {"from_time": at(BEGIN_US), "until_time": at(BEGIN_US)}
+
+
+def custody(**given: Any) -> tag_pb2.CorrectCustodyRequest:
+    return tag_pb2.CorrectCustodyRequest(
+        custody=tag_pb2.Custody(**{"tag_id": "bad", "custody_id": 1, "etag": "1", **given}), actor="a", reason="r"
+    )
+
+
+BAD: list[tuple[str, str, Any, tuple[grpc.StatusCode, str], str]] = [
+    ("telemetry", "IngestBatch", telemetry_pb2.IngestBatchRequest(), INVALID, "batch"),
+    ("telemetry", "IngestBatch", telemetry_pb2.IngestBatchRequest(batch=telemetry_pb2.IngestRequest()), INVALID, "payload"),
+    ("telemetry", "ReadTagSeries", telemetry_pb2.ReadTagSeriesRequest(), INVALID, "tag_id"),
+    ("telemetry", "ReadTagSeries", telemetry_pb2.ReadTagSeriesRequest(tag_id=LONG), INVALID, "tag_id"),
+    ("telemetry", "ReadTagSeries", telemetry_pb2.ReadTagSeriesRequest(tag_id="nobody"), MISSING, "tag_id"),
+    ("telemetry", "ReadTagSeries", telemetry_pb2.ReadTagSeriesRequest(tag_id="bad", **reversed_), INVALID, "until_time"),
+    ("telemetry", "ReadTagSeries", telemetry_pb2.ReadTagSeriesRequest(tag_id="bad", metrics=[99]), INVALID, "metrics[0]"),  # type: ignore[list-item]
+    ("telemetry", "ReadTagSeries", telemetry_pb2.ReadTagSeriesRequest(tag_id="bad", metrics=[0]), INVALID, "metrics"),  # type: ignore[list-item]
+    ("telemetry", "ReadShipmentSeries", telemetry_pb2.ReadShipmentSeriesRequest(), INVALID, "shipment_id"),
+    ("telemetry", "ReadShipmentSeries", telemetry_pb2.ReadShipmentSeriesRequest(shipment_id="nothing"), MISSING, "shipment_id"),
+    ("tags", "RegisterTag", tag_pb2.RegisterTagRequest(), INVALID, "tag.tag_id"),
+    ("tags", "RegisterTag", tag_pb2.RegisterTagRequest(tag=tag_pb2.Tag(tag_id="a\nb")), INVALID, "tag.tag_id"),
+    ("tags", "RegisterTag", tag_pb2.RegisterTagRequest(tag=tag_pb2.Tag(tag_id="x", kind=99)), INVALID, "tag.kind"),  # type: ignore[arg-type]
+    (
+        "tags",
+        "RegisterTag",
+        tag_pb2.RegisterTagRequest(tag=tag_pb2.Tag(tag_id="x", usual_interval_s=-1)),
+        INVALID,
+        "tag.usual_interval_s",
+    ),
+    (
+        "tags",
+        "RegisterTag",
+        tag_pb2.RegisterTagRequest(tag=tag_pb2.Tag(tag_id="x", usual_interval_s=float("nan"))),
+        INVALID,
+        "tag.usual_interval_s",
+    ),
+    (
+        "tags",
+        "RegisterTag",
+        tag_pb2.RegisterTagRequest(tag=tag_pb2.Tag(tag_id="x", description="y" * 1025)),
+        INVALID,
+        "tag.description",
+    ),
+    (
+        "tags",
+        "RegisterTag",
+        tag_pb2.RegisterTagRequest(tag=tag_pb2.Tag(tag_id="x", quality=[tag_pb2.QualityTests(fail_low=1)])),
+        INVALID,
+        "tag.quality[0].metric",
+    ),
+    ("tags", "GetTag", tag_pb2.GetTagRequest(), INVALID, "tag_id"),
+    ("tags", "GetTag", tag_pb2.GetTagRequest(tag_id="nobody"), MISSING, "tag_id"),
+    ("tags", "ListTags", tag_pb2.ListTagsRequest(page_size=-1), INVALID, "page_size"),
+    ("tags", "ListTags", tag_pb2.ListTagsRequest(page_token="elsewhere"), INVALID, "page_token"),
+    ("tags", "UpdateTag", tag_pb2.UpdateTagRequest(), INVALID, "tag.tag_id"),
+    ("tags", "UpdateTag", tag_pb2.UpdateTagRequest(tag=tag_pb2.Tag(tag_id="nobody", description="x")), MISSING, "tag_id"),
+    ("tags", "UpdateTag", tag_pb2.UpdateTagRequest(tag=tag_pb2.Tag(tag_id="bad", etag="no number")), INVALID, "tag.etag"),
+    (
+        "tags",
+        "UpdateTag",
+        tag_pb2.UpdateTagRequest(tag=tag_pb2.Tag(tag_id="bad"), update_mask=FieldMask(paths=["shard"])),
+        INVALID,
+        "update_mask",
+    ),
+    (
+        "tags",
+        "UpdateTag",
+        tag_pb2.UpdateTagRequest(tag=tag_pb2.Tag(tag_id="bad"), update_mask=FieldMask(paths=["no_such"])),
+        INVALID,
+        "update_mask",
+    ),
+    ("tags", "GetTagTwin", tag_pb2.GetTagTwinRequest(), INVALID, "tag_id"),
+    ("tags", "GetTagTwin", tag_pb2.GetTagTwinRequest(tag_id="nobody"), MISSING, "tag_id"),
+    ("tags", "ListSilences", tag_pb2.ListSilencesRequest(tag_id="nobody"), MISSING, "tag_id"),
+    ("tags", "ListSilences", tag_pb2.ListSilencesRequest(tag_id="bad", longer_than_s=0), INVALID, "longer_than_s"),
+    ("tags", "ListSilences", tag_pb2.ListSilencesRequest(tag_id="bad", **reversed_), INVALID, "until_time"),
+    ("tags", "ListConflicts", tag_pb2.ListConflictsRequest(tag_id="nobody"), MISSING, "tag_id"),
+    ("tags", "ListConflicts", tag_pb2.ListConflictsRequest(tag_id="bad", page_token="AAAA"), INVALID, "page_token"),
+    ("tags", "GetCompleteness", tag_pb2.GetCompletenessRequest(tag_id="nobody"), MISSING, "tag_id"),
+    ("tags", "GetCompleteness", tag_pb2.GetCompletenessRequest(tag_id="bad", custody_id=77), MISSING, "custody_id"),
+    ("tags", "ListCustodies", tag_pb2.ListCustodiesRequest(), INVALID, "tag_id"),
+    ("tags", "ListCustodies", tag_pb2.ListCustodiesRequest(tag_id="bad", carrier="shipment/x"), INVALID, "tag_id"),
+    ("tags", "ListCustodies", tag_pb2.ListCustodiesRequest(tag_id="nobody"), MISSING, "tag_id"),
+    ("tags", "ListCustodies", tag_pb2.ListCustodiesRequest(carrier="shipment/none"), MISSING, "carrier"),
+    ("tags", "CorrectCustody", tag_pb2.CorrectCustodyRequest(), INVALID, "custody.tag_id"),
+    ("tags", "CorrectCustody", custody(custody_id=0), INVALID, "custody.custody_id"),
+    ("tags", "CorrectCustody", custody(etag=""), INVALID, "custody.etag"),
+    ("tags", "CorrectCustody", custody(retracted=True), MISSING, "custody_id"),
+    (
+        "tags",
+        "CorrectCustody",
+        tag_pb2.CorrectCustodyRequest(custody=custody().custody, update_mask=FieldMask(paths=["carrier"]), actor="a", reason="r"),
+        INVALID,
+        "update_mask",
+    ),
+    ("tags", "CorrectCustody", tag_pb2.CorrectCustodyRequest(custody=custody().custody, reason="r"), INVALID, "actor"),
+    ("tags", "CorrectCustody", tag_pb2.CorrectCustodyRequest(custody=custody().custody, actor="a"), INVALID, "reason"),
+    ("alerts", "WatchAlerts", alert_pb2.WatchAlertsRequest(after_event_number=-1), INVALID, "after_event_number"),
+    (
+        "alerts",
+        "WatchAlerts",
+        alert_pb2.WatchAlertsRequest(after_event_number=10**12),
+        (grpc.StatusCode.OUT_OF_RANGE, "OUT_OF_RANGE"),
+        "after_event_number",
+    ),
+    ("alerts", "WatchAlerts", alert_pb2.WatchAlertsRequest(filter=alert_pb2.AlertFilter(kinds=[99])), INVALID, "filter.kinds[0]"),  # type: ignore[list-item]
+    ("alerts", "ListAlerts", alert_pb2.ListAlertsRequest(page_size=-5), INVALID, "page_size"),
+    ("alerts", "ListAlerts", alert_pb2.ListAlertsRequest(page_token="x"), INVALID, "page_token"),
+    ("alerts", "ListAlerts", alert_pb2.ListAlertsRequest(filter=alert_pb2.AlertFilter(states=[0])), INVALID, "filter.states"),  # type: ignore[list-item]
+    (
+        "alerts",
+        "ListAlerts",
+        alert_pb2.ListAlertsRequest(filter=alert_pb2.AlertFilter(carrier="shipment/a", shipment_id="b")),
+        INVALID,
+        "filter.shipment_id",
+    ),
+    ("alerts", "GetAlert", alert_pb2.GetAlertRequest(), INVALID, "alert_id"),
+    ("alerts", "GetAlert", alert_pb2.GetAlertRequest(alert_id="none"), MISSING, "alert_id"),
+    ("alerts", "AcknowledgeAlert", alert_pb2.AcknowledgeAlertRequest(alert_id="none", etag="1", actor="a"), MISSING, "alert_id"),
+    ("alerts", "AcknowledgeAlert", alert_pb2.AcknowledgeAlertRequest(alert_id="none", etag="1"), INVALID, "actor"),
+    ("alerts", "AcknowledgeAlert", alert_pb2.AcknowledgeAlertRequest(alert_id="none", actor="a"), INVALID, "etag"),
+    ("alerts", "AssignAlert", alert_pb2.AssignAlertRequest(alert_id="none", etag="1", actor="a"), INVALID, "assignee"),
+    ("alerts", "CommentAlert", alert_pb2.CommentAlertRequest(alert_id="none", actor="a"), INVALID, "comment"),
+    ("alerts", "CommentAlert", alert_pb2.CommentAlertRequest(alert_id="none", actor="a", comment="c"), MISSING, "alert_id"),
+    ("alerts", "ResolveAlert", alert_pb2.ResolveAlertRequest(alert_id="none", etag="1", actor="a"), INVALID, "reason"),
+]
+
+
+@pytest.mark.parametrize(("service", "method", "request_", "expected", "field"), BAD, ids=[f"{row[1]}-{i}" for i, row in enumerate(BAD)])
+def test_bad_input_gets_its_documented_status_with_the_field_named(
+    client: Client, service: str, method: str, request_: Any, expected: tuple[grpc.StatusCode, str], field: str
+) -> None:
+    client.send("bad", [5.0])
+
+    def call() -> None:
+        answer = getattr(getattr(client, service), method)(request_, timeout=30)
+        if hasattr(answer, "__next__"):
+            next(answer)
+
+    assert refusal(call) == (*expected, field)
+
+
+def test_a_message_above_what_the_transport_takes_is_resource_exhausted(client: Client) -> None:
+    columns = telemetry_pb2.ReadingColumns(tag_ids=["x" * (17 << 20)])
+    request = telemetry_pb2.IngestBatchRequest(batch=telemetry_pb2.IngestRequest(columns=columns))
+    with pytest.raises(grpc.RpcError) as error:
+        client.telemetry.IngestBatch(request, timeout=30)
+    assert error.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED  # type: ignore[attr-defined]
