@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from actors.journal.prepared import AlertAction, Condition
-from actors.journal.rows import json_values, values
+from actors.journal.rows import json_values, record, values
 from actors.journal.tables import Alert, AlertHistory, Excursion
 from actors.rules.errors import FailedPrecondition, InvalidArgument, StaleEtag
 
@@ -303,17 +303,18 @@ def _changed(
     before = values(old)
     if quiet and all(before[name] == value for name, value in told.items()):
         return None
-    alert = Alert(**{**before, **told, "updated_us": now_us, "etag": old.etag + 1})
+    alert = record(Alert, {**before, **told, "updated_us": now_us, "etag": old.etag + 1})
     return Outcome(alert, _history(alert, change, now_us, cause=cause, by=by, text=text, excursion_id=excursion_id))
 
 
 def _history(
     alert: Alert, change: str, at_us: int, *, cause: str = "", by: str = "", text: str = "", excursion_id: int | None = None
 ) -> AlertHistory:
-    return AlertHistory(
-        alert_id=alert.alert_id, etag=alert.etag, change=change, cause=cause, by=by, text=text, at_us=at_us, state=alert.state,
-        active=alert.active, severity=alert.severity, excursion_id=excursion_id,
-    )  # fmt: skip
+    told = {
+        "alert_id": alert.alert_id, "etag": alert.etag, "change": change, "cause": cause, "by": by, "text": text, "at_us": at_us,
+        "state": alert.state, "active": alert.active, "severity": alert.severity, "excursion_id": excursion_id,
+    }  # fmt: skip
+    return record(AlertHistory, told)
 
 
 def _worse(direction: int, one: tuple[float | None, int | None], other: tuple[float | None, int | None]) -> tuple[float | None, int | None]:

