@@ -41,7 +41,7 @@ class Directory:
     def connect(cls, namespace: str | None = None) -> Directory:
         """The directory of the system in a Ray namespace (None: the driver's own). Raises Unavailable where there is none."""
         first = cls(1, namespace)
-        facts = cast("Mapping[str, Any]", ray.get(first.call(0, "info")))
+        facts = ray.get(cast("Any", first.call(0, "info")))
         return cls(int(facts["shards"]), namespace)
 
     @property
@@ -77,7 +77,7 @@ class Directory:
 
     def ask_all(self, method: str, *arguments: Any) -> list[Any]:
         """Call every shard and wait."""
-        return cast("list[Any]", ray.get([cast("Any", self.call(shard, method, *arguments)) for shard in range(self._shards)]))
+        return ray.get([cast("Any", self.call(shard, method, *arguments)) for shard in range(self._shards)])
 
 
 _default: list[Directory] = []
@@ -90,8 +90,9 @@ def default_directory() -> Directory:
     return _default[0]
 
 
-def _now_us() -> int:
-    return time.time_ns() // 1000
+def now_us() -> int:
+    """Our clock, microseconds since 1970 UTC: the one place in actors/ that looks at it. Shards and handles give its time as data."""
+    return time.time_ns() // 1000  # noqa: TID251
 
 
 class _Handle:
@@ -108,7 +109,7 @@ class _Handle:
 
     def command(self, name: str, **arguments: Any) -> Any:
         """Carry out a command, durably; its answer."""
-        return self.directory.ask(self.id, "command", name, arguments, _now_us())
+        return self.directory.ask(self.id, "command", name, arguments, now_us())
 
     def query(self, name: str, **arguments: Any) -> Any:
         """Ask something."""

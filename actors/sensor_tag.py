@@ -7,53 +7,40 @@
 from __future__ import annotations
 
 import json
-import pickle
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 
 from actors.journal.columns import row_id
-from actors.journal.prepared import Condition
-from actors.journal.tables import CarrierPlan, Conflict, Custody, Excursion, Exposure, Tag, Visit
+from actors.journal.tables import CarrierPlan, Custody, Excursion, Exposure, Tag, Visit
 from actors.rules import codec, readings
 from actors.rules.custody import Interval
 from actors.rules.plan import Plan
 from actors.rules.quality import QualitySettings
 from actors.rules.readings import (
-    ACCEPTED,
     CONFLICTING,
     DUPLICATE,
     FOREVER_US,
     FUTURE_TOLERANCE_US,
-    REFUSED,
     I4,
     I8,
+    REFUSED,
     U1,
     Batch,
     Groups,
 )
-from actors.tags import admit, past, special, whole
+from actors.tags import admit, clock, entry, past, snapshot, special, whole
 from actors.tags.changes import Changes
+from actors.tags.columns import MIN_US, SPECIAL_QUALITY
 from actors.tags.commands import apply
-
-from actors.tags.columns import MIN_US, SPECIAL_QUALITY, fresh_tags, grown
 from actors.tags.head import Head, block_index
 from actors.tags.identity import resolve
 from actors.tags.ring import FUTURE, Ring, rows_of
 
-SNAPSHOT_VERSION = 1
-"""Of the layout of `dump`; another one is not read, the journal is folded instead."""
-
 PAST_IDS = 1 << 39
 """Set in the counter part of ids of what was first stated of a closed custody."""
-
-SILENT_AFTER = 3
-"""A tag is silent after this many of its usual intervals (handbook 4)."""
-
-LEARNT_AFTER = 5
-"""Readings after which a learnt interval is believed."""
 
 
 @dataclass(slots=True)
@@ -113,6 +100,10 @@ class Reads(Protocol):
         """Sums of closed custodies."""
         ...
 
+    def exposures_of(self, carrier: str) -> list[tuple[Exposure, Custody]]:
+        """Sums of this shard's closed custodies on a carrier."""
+        ...
+
     def lots(self, carrier: str, handling_unit_id: str | None) -> list[str]:
         """The lots that ride on a carrier, or on one of its handling units."""
         ...
@@ -151,7 +142,7 @@ class SensorTags:
         self.clock_us = MIN_US
         self.replaying = False
         self._scratch = readings.Scratch()
-        self._batch_begins = 0
+        self.batch_begins = 0
 
     def next_id(self) -> int:
         """A 64-bit id that no other shard makes; a replay makes the same ids."""
@@ -166,7 +157,7 @@ class SensorTags:
     def begin(self) -> None:
         """A new journal entry is in work: what was put into the ring before is in the journal."""
         self.priors, self.slow = {}, []
-        self._batch_begins = int(self.ring.head[0])
+        self.batch_begins = int(self.ring.head[0])
 
     def find(self, tag_id: str) -> int | None:
         """Local index of a tag, None where it is not known here."""
@@ -209,8 +200,8 @@ class SensorTags:
         past_counter = self.past_counter
         self.begin()
         self._take(batch, received_us, taken, False, moved.changes)
-        self._put_conflicts_aside(offered, taken, received_us, moved)
-        self._journal(batch, taken, past_counter, moved)
+        entry.put_conflicts_aside(self, offered, taken, received_us, moved)
+        entry.write(self, batch, taken, past_counter, moved)
         if taken is not status:
             status[~refused] = taken
         answers = []
@@ -248,9 +239,9 @@ class SensorTags:
             fast = without(fast, slow_tag)
         self.head.advance(fast, batch, changes)
         if len(slow_tag):
-            self._judge_slow(slow_tag, slow_from, "late", changes)
+            self.judge_slow(slow_tag, slow_from, "late", changes)
         for tag in found.woken.tolist():
-            self._speaks_again(tag, changes)
+            clock.speaks_again(self, tag, changes)
 
     def _admit(self, groups: Groups, batch: Batch, received_us: int, certain: bool, status: U1) -> admit.Admission:
         return admit.run(
@@ -261,7 +252,7 @@ class SensorTags:
     def _known(self, tags: list[int], from_us: int, until_us: int) -> tuple[I4, Batch]:
         """Accepted readings of some tags: the journal's and this commit's, the ones in the future included."""
         position, batch = self.reads.history(tags, from_us, until_us)
-        begin, head = self._batch_begins, int(self.ring.head[0])
+        begin, head = self.batch_begins, int(self.ring.head[0])
         slots = np.arange(begin, head) % self.ring.capacity
         where = {tag: at for at, tag in enumerate(tags)}
         mine = np.array([slot for slot in slots.tolist() if int(self.ring.tag[slot]) in where], np.int64)
@@ -298,7 +289,7 @@ class SensorTags:
             key = (int(batch.sensed_us[row]), int(batch.boot[row]), int(batch.sequence[row]))
             self.held.setdefault(int(batch.tag[row]), set()).add(key)
 
-    def _judge_slow(self, tags: I4, from_us: I8, cause: str, changes: Changes) -> None:
+    def judge_slow(self, tags: I4, from_us: I8, cause: str, changes: Changes) -> None:
         """Judge again what late readings touch: open custodies together, special tags and closed custodies one by one."""
         earliest: dict[int, int] = {}
         for tag, at in zip(tags.tolist(), from_us.tolist(), strict=True):
@@ -337,7 +328,7 @@ class SensorTags:
         ring = self.ring
         rows = []
         number = int(self.head.tags[tag]["ring_last"])
-        while number >= self._batch_begins:
+        while number >= self.batch_begins:
             slot = number % ring.capacity
             if ring.mark[slot] != FUTURE and ring.sensed_us[slot] >= from_us:
                 rows.append(slot)
@@ -356,147 +347,22 @@ class SensorTags:
         _, slots, complete = rows_of(self.ring, row, np.array([from_us], np.int64), np.array([until_us], np.int64))
         return self._ring_rows(slots) if complete[0] else self._judged([tag], from_us, until_us)
 
-    def _put_conflicts_aside(self, offered: Batch, status: U1, received_us: int, moved: Moved) -> None:
-        for ordinal, row in enumerate(np.flatnonzero(status == CONFLICTING).tolist()):
-            values = {readings.COLUMNS[code].name: float(offered.values[k, row]) for k, code in enumerate(offered.codes)}
-            moved.changes.inserts.append(
-                Conflict(
-                    shard=self.shard,
-                    sequence=0,  # the shard fills in the entry's number
-                    ordinal=ordinal,
-                    tag_id=self.ids[int(offered.tag[row])],
-                    sensed_us=int(offered.sensed_us[row]),
-                    boot=int(offered.boot[row]),
-                    reading_sequence=int(offered.sequence[row]),
-                    received_us=received_us,
-                    content={name: value for name, value in values.items() if value == value},
-                )
-            )
-
-    def _journal(self, batch: Batch, status: U1, past_counter: int, moved: Moved) -> None:
-        """The entry: the accepted readings, and the counts of the others by tag."""
-        whole = bool((status == ACCEPTED).all())
-        if whole:
-            kept = batch
-        else:
-            kept_rows = status == ACCEPTED
-            partly = np.flatnonzero(status == CONFLICTING)
-            if len(partly):  # what is new of a partly conflicting reading was put into the ring
-                kept_rows[[row for row in partly.tolist() if self._in_ring(batch, row)]] = True
-            kept = readings.subset(batch, kept_rows)
-        extra: dict[str, Any] = {"past_counter": self.past_counter} if self.past_counter != past_counter else {}
-        if self.priors:
-            extra["priors"] = list(self.priors.items())
-        if self.slow:
-            extra["slow"] = self.slow
-        if moved.changes.new_tags:
-            extra["new_tags"] = [self.ids[at] for at in moved.changes.new_tags]
-        for name, state in (("duplicate", DUPLICATE), ("conflicting", CONFLICTING)):
-            if not whole and (status == state).any():
-                tags, counts = np.unique(batch.tag[status == state], return_counts=True)
-                extra[name] = [tags.tolist(), counts.tolist()]
-        if not len(kept) and not extra:
-            return
-        moved.blob = codec.encode(kept, None, None, extra)
-        moved.rows = len(kept)
-        if len(kept):
-            moved.min_sensed_us, moved.max_sensed_us = int(kept.sensed_us.min()), int(kept.sensed_us.max())
-
-    def _in_ring(self, batch: Batch, row: int) -> bool:
-        """Whether this batch's row was put into the ring (a reading without a sequence that conflicts only in part)."""
-        if batch.sequence[row] >= 0:
-            return False
-        ring = self.ring
-        number = int(self.head.tags[int(batch.tag[row])]["ring_last"])
-        while number >= self._batch_begins:
-            slot = number % ring.capacity
-            if ring.sensed_us[slot] == batch.sensed_us[row] and ring.sequence[slot] < 0:
-                values = ring.values[[int(ring.row_of_code[code]) for code in batch.codes], slot]
-                if np.array_equal(values, batch.values[:, row], equal_nan=True):
-                    return True
-            number = int(ring.previous[slot])
-        return False
-
     # ---------------------------------------------------------------- clock
 
     def tick(self, now_us: int) -> Moved:
         """What the clock decides: tags gone silent, readings no longer in the future."""
-        moved = Moved(kind="tick")
-        tags = self.head.tags[: self.head.size]
-        usual = np.where(
-            tags["set_interval_us"] > 0, tags["set_interval_us"], np.where(tags["accepted"] >= LEARNT_AFTER, tags["usual_interval_us"], 0)
-        )
-        silent = (
-            (usual > 0) & (tags["silent"] == 0) & (tags["received_us"] > MIN_US) & (now_us - tags["received_us"] > SILENT_AFTER * usual)
-        )
         self.begin()
-        released = {
-            tag: sorted(key for key in keys if key[0] <= now_us) for tag, keys in self.held.items() if any(key[0] <= now_us for key in keys)
-        }
-        if not silent.any() and not released:
-            return moved
-        body = {"now_us": now_us, "silent": np.flatnonzero(silent).tolist(), "released": {str(tag): keys for tag, keys in released.items()}}
-        self._apply_tick(body, moved.changes)
-        self.seal(moved, body)
+        moved = Moved(kind="tick")
+        body = clock.decide(self, now_us)
+        if body is not None:
+            clock.apply(self, body, moved.changes)
+            self.seal(moved, body)
         return moved
 
     def seal(self, moved: Moved, body: dict[str, Any]) -> None:
         """The journal entry of a tick or command, after its effect."""
-        moved.blob = json.dumps({**body, "past_counter": self.past_counter, "priors": list(self.priors.items())}, separators=(",", ":"), allow_nan=False).encode()
-
-    def _apply_tick(self, body: Mapping[str, Any], changes: Changes) -> None:
-        now_us = int(body["now_us"])
-        self.clock_us = max(self.clock_us, now_us)
-        for tag in body["silent"]:
-            row = self.head.tags[tag]
-            row["silent"] = 1
-            custody = self.head.custodies.get(tag)
-            if custody is not None:
-                usual_us = int(row["set_interval_us"]) or int(row["usual_interval_us"])
-                changes.conditions.append(
-                    Condition(
-                        key=f"silence|{self.ids[tag]}", kind="silence", change="raise", at_us=int(row["newest_us"]), carrier=custody.carrier,
-                        tag_id=self.ids[tag], reason="SILENT", cause="clock",
-                        detail={"usual_interval_us": usual_us, "last_received_us": int(row["received_us"])},
-                    )
-                )  # fmt: skip
-        slow_tag, slow_from = [], []
-        for name, keys in body["released"].items():
-            tag = int(name)
-            mine = self.held.get(tag, set())
-            for key in keys:
-                mine.discard(tuple(key))
-            if not mine:
-                self.held.pop(tag, None)
-            slow_tag.append(tag)
-            slow_from.append(self._release(tag, [tuple(key) for key in keys]))
-        if slow_tag:
-            for tag in slow_tag:
-                self.series.pop(tag, None)
-            self._judge_slow(np.array(slow_tag, np.int32), np.array(slow_from, np.int64), "reading", changes)
-
-    def _release(self, tag: int, keys: list[tuple[int, int, int]]) -> int:
-        """The named readings are no longer in the future. Returns the earliest of their sensed times."""
-        row, ring = self.head.tags[tag], self.ring
-        number, floor = int(row["ring_last"]), int(ring.head[0]) - ring.capacity
-        while number >= 0 and number >= floor:
-            slot = number % ring.capacity
-            if (int(ring.sensed_us[slot]), int(ring.boot[slot]), int(ring.sequence[slot])) in keys:
-                ring.mark[slot] = 0
-            number = int(ring.previous[slot])
-        newest = max(keys)
-        if newest > (int(row["newest_us"]), int(row["newest_boot"]), int(row["newest_sequence"])):
-            row["newest_us"], row["newest_boot"], row["newest_sequence"] = newest
-        return min(keys)[0]
-
-    def _speaks_again(self, tag: int, changes: Changes) -> None:
-        custody = self.head.custodies.get(tag)
-        changes.conditions.append(
-            Condition(
-                key=f"silence|{self.ids[tag]}", kind="silence", change="clear", at_us=int(self.head.tags[tag]["received_us"]),
-                carrier=custody.carrier if custody else None, tag_id=self.ids[tag], reason="SILENT", cause="reading",
-            )
-        )  # fmt: skip
+        whole_body = {**body, "past_counter": self.past_counter, "priors": list(self.priors.items())}
+        moved.blob = json.dumps(whole_body, separators=(",", ":"), allow_nan=False).encode()
 
     # ---------------------------------------------------------------- replay of the journal
 
@@ -508,7 +374,7 @@ class SensorTags:
             self.begin()
             if kind == "readings":
                 encoded = codec.decode(blob)
-                self.priors = {tag: prior_us for tag, prior_us in encoded.extra.get("priors", ())}
+                self.priors = dict(encoded.extra.get("priors", ()))
                 self.slow = [(tag, from_us) for tag, from_us in encoded.extra.get("slow", ())]
                 self.add(encoded.extra.get("new_tags", ()))
                 self.past_counter = encoded.extra.get("past_counter", self.past_counter)
@@ -522,9 +388,9 @@ class SensorTags:
                         self.head.tags[tag][name] += count
             else:
                 body = json.loads(blob)
-                self.priors = {tag: prior_us for tag, prior_us in body["priors"]}
+                self.priors = dict(body["priors"])
                 if kind == "tick":
-                    self._apply_tick(body, changes)
+                    clock.apply(self, body, changes)
                 else:
                     apply(self, body, changes)
                     for tag in self.priors:
@@ -579,47 +445,9 @@ class SensorTags:
     # ---------------------------------------------------------------- snapshots
 
     def dump(self) -> bytes:
-        """The state as bytes; the ring is left out, its readings are in the journal."""
-        head = self.head
-        tags = head.tags[: head.size].copy()
-        tags["ring_last"] = -1
-        state = {
-            "version": SNAPSHOT_VERSION,
-            "shard": self.shard,
-            "counters": (self.counter, self.past_counter),
-            "clock_us": self.clock_us,
-            "ids": "\n".join(self.ids),
-            "tags": tags,
-            "blocks": [column[: head.size].copy() for column in (head.first, head.count, head.visit_first, head.visit_count)],
-            "pools": [pool.dump() for pool in (head.tracks, head.visits, head.old_tracks, head.old_visits)],
-            "owners": [head.track_tag[: head.tracks.used].copy(), head.visit_tag[: head.visits.used].copy()],
-            "rulebook": head.rulebook,
-            "custodies": head.custodies,
-            "excursions": head.excursions,
-            "visits": head.stated_visits,
-            "ranges": self.ranges,
-            "series": self.series,
-            "quality": self.quality,
-            "held": self.held,
-        }
-        return pickle.dumps(state, protocol=5)
+        """The state as bytes, for a snapshot."""
+        return snapshot.dump(self)
 
     def restore(self, data: bytes) -> None:
-        """Back from `dump`. Raises ValueError for a snapshot of another version: the journal is folded from its start then."""
-        state = pickle.loads(data)
-        if state["version"] != SNAPSHOT_VERSION:
-            raise ValueError(f"snapshot version {state['version']}, this is {SNAPSHOT_VERSION}")
-        head = self.head
-        (self.counter, self.past_counter), self.clock_us = state["counters"], state["clock_us"]
-        self.ids = state["ids"].split("\n") if state["ids"] else []
-        self.index = {name: at for at, name in enumerate(self.ids)}
-        head.size = len(self.ids)
-        head.tags = grown(state["tags"], 64)
-        fresh_tags(head.tags[head.size :])
-        head.first, head.count, head.visit_first, head.visit_count = (grown(column, 64) for column in state["blocks"])
-        for pool, kept in zip((head.tracks, head.visits, head.old_tracks, head.old_visits), state["pools"], strict=True):
-            pool.restore(kept)
-        head.track_tag, head.visit_tag = (grown(column, 64) for column in state["owners"])
-        head.rulebook, head.custodies = state["rulebook"], state["custodies"]
-        head.excursions, head.stated_visits = state["excursions"], state["visits"]
-        self.ranges, self.series, self.quality, self.held = state["ranges"], state["series"], state["quality"], state["held"]
+        """Back from `dump`. Raises ValueError for one of another version."""
+        snapshot.restore(self, data)

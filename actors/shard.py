@@ -1,10 +1,10 @@
-"""The shard: the one Ray actor class. It holds thousands of virtual actors, gives them their calls one at a time, and commits what they decide.
+"""The shard: the one Ray actor class. It holds thousands of virtual actors, gives them their calls, and commits what they decide.
 
 A call that changes something is answered only after its commit is durable. Batches are judged while the batches before them are being
 committed; when a commit fails, the state that ran ahead of it is thrown away and rebuilt from the database. An owner that has been
 superseded (its epoch is no longer the shard's) ends its process at once.
 
-This is the only place in actors/ that looks at a clock; everything below is given the time.
+Its clock thread asks for the time; everything below is given it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import ray
 
 from actors.catalog import CatalogPopulation
 from actors.decision import Decision
-from actors.directory import shard_name
+from actors.directory import now_us, shard_name
 from actors.journal import fence, snapshot
 from actors.journal.prepared import AlertAction, CommitResult, JournalEntry, PreparedCommit
 from actors.journal.queries_tags import TagReads
@@ -68,11 +68,6 @@ class IngestReply:
     last_event_number: int
 
 
-def now_us() -> int:
-    """Our clock: microseconds since 1970 UTC."""
-    return time.time_ns() // 1000
-
-
 def process_started() -> str:
     """Start time of this process in clock ticks since boot, as its system tells it."""
     try:
@@ -81,7 +76,7 @@ def process_started() -> str:
         return ""
 
 
-@ray.remote(max_concurrency=32, concurrency_groups={"ask": 8, "command": 8, "look": 2})
+@ray.remote(max_concurrency=32, concurrency_groups={"ask": 8, "command": 8, "look": 2})  # type: ignore[call-overload]
 class Shard:
     """See the module. All public methods can be called from any Ray driver; see `actors.directory` for handles."""
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sqlalchemy import Engine, select
-from sqlmodel import Session, col
+from sqlalchemy import Engine
+from sqlalchemy import select as select_columns
+from sqlmodel import Session, col, select
 
 from actors.journal import history
 from actors.journal.tables import (
@@ -45,13 +46,25 @@ class TagReads:
         """A tag's custodies by start."""
         self.settled()
         with Session(self.engine) as session:
-            return list(session.exec(_custodies().where(col(Custody.tag_id) == tag_id)))
+            return list(
+                session.exec(
+                    select(Custody)
+                    .where(col(Custody.retracted).is_(False))
+                    .order_by(col(Custody.from_us))
+                    .where(col(Custody.tag_id) == tag_id)
+                )
+            )
 
     def custodies_of(self, carrier: str) -> list[Custody]:
         """This shard's custodies on a carrier, by tag and start."""
         self.settled()
         with Session(self.engine) as session:
-            found = session.exec(_custodies().where(col(Custody.carrier) == carrier, col(Custody.shard) == self.shard))
+            found = session.exec(
+                select(Custody)
+                .where(col(Custody.retracted).is_(False))
+                .order_by(col(Custody.from_us))
+                .where(col(Custody.carrier) == carrier, col(Custody.shard) == self.shard)
+            )
             return sorted(found, key=lambda row: (row.tag_id, row.from_us))
 
     def plan(self, carrier: str) -> CarrierPlan | None:
@@ -70,32 +83,32 @@ class TagReads:
         self.settled()
         with Session(self.engine) as session:
             mine = col(Excursion.custody_id) == custody_id
-            return list(session.exec(_all(Excursion).where(mine, col(Excursion.state) != "RETRACTED")))
+            return list(session.exec(select(Excursion).where(mine, col(Excursion.state) != "RETRACTED")))
 
     def visits(self, custody_id: int) -> list[Visit]:
         """What stands stated of a custody."""
         self.settled()
         with Session(self.engine) as session:
             mine = (col(Visit.custody_id) == custody_id) & (col(Visit.kind).in_(("VISIT", "PASSED")))
-            return list(session.exec(_all(Visit).where(mine, col(Visit.state) != "RETRACTED")))
+            return list(session.exec(select(Visit).where(mine, col(Visit.state) != "RETRACTED")))
 
     def exposures(self, custody_ids: list[int]) -> list[Exposure]:
         """Sums of closed custodies."""
         self.settled()
         with Session(self.engine) as session:
-            return list(session.exec(_all(Exposure).where(col(Exposure.custody_id).in_(custody_ids))))
+            return list(session.exec(select(Exposure).where(col(Exposure.custody_id).in_(custody_ids))))
 
     def exposures_of(self, carrier: str) -> list[tuple[Exposure, Custody]]:
         """Sums of this shard's closed custodies on a carrier."""
         with Session(self.engine) as session:
-            query = select(Exposure, Custody).join(Custody, col(Custody.custody_id) == col(Exposure.custody_id))
+            query = select_columns(Exposure, Custody).join(Custody, col(Custody.custody_id) == col(Exposure.custody_id))
             mine = (col(Exposure.carrier) == carrier) & (col(Custody.shard) == self.shard) & (col(Custody.retracted).is_(False))
             return [(row[0], row[1]) for row in session.execute(query.where(mine)).all()]
 
     def lots(self, carrier: str, handling_unit_id: str | None) -> list[str]:
         """The lots that ride on a carrier, or on one of its handling units, sorted."""
         with Session(self.engine) as session:
-            query = select(HandlingUnitLot.lot_id).distinct()
+            query = select_columns(col(HandlingUnitLot.lot_id)).distinct()
             if handling_unit_id is not None:
                 query = query.where(col(HandlingUnitLot.handling_unit_id) == handling_unit_id)
             else:
@@ -107,21 +120,11 @@ class TagReads:
     def mail(self, limit: int = 100) -> list[Mailbox]:
         """What waits in this shard's mailbox, oldest first."""
         with Session(self.engine) as session:
-            query = _all(Mailbox).where(col(Mailbox.shard) == self.shard).order_by(col(Mailbox.id)).limit(limit)
+            query = select(Mailbox).where(col(Mailbox.shard) == self.shard).order_by(col(Mailbox.id)).limit(limit)
             return list(session.exec(query))
 
     def journal_after(self, sequence: int, limit: int) -> list[JournalBatch]:
         """The next entries of this shard's journal."""
         with Session(self.engine) as session:
             mine = (col(JournalBatch.shard) == self.shard) & (col(JournalBatch.sequence) > sequence)
-            return list(session.exec(_all(JournalBatch).where(mine).order_by(col(JournalBatch.sequence)).limit(limit)))
-
-
-def _all(model):  # type: ignore[no-untyped-def]
-    from sqlmodel import select as select_model
-
-    return select_model(model)
-
-
-def _custodies():  # type: ignore[no-untyped-def]
-    return _all(Custody).where(col(Custody.retracted).is_(False)).order_by(col(Custody.from_us))
+            return list(session.exec(select(JournalBatch).where(mine).order_by(col(JournalBatch.sequence)).limit(limit)))

@@ -203,7 +203,7 @@ def admit(
                         upper = ring_before[slot]
                         number = ring_previous[slot]
             elif not certain and at <= tags[t].known_us:
-                found_new, found_same, found_other = False, False, False
+                found_new, found_other = False, False
                 held_mask = 0  # columns of this reading that are known already, by row of values
                 position_known, position_same = False, True
                 number, upper = tags[t].ring_last, tags[t].known_us
@@ -226,9 +226,7 @@ def admit(
                                         position_same = False
                             elif not np.isnan(values[m, r]) and not np.isnan(other):
                                 held_mask |= 1 << m
-                                if _same(values[m, r], other):
-                                    found_same = True
-                                else:
+                                if not _same(values[m, r], other):
                                     found_other = True
                         if ring_position:
                             # A column of the held fix that this batch does not carry at all.
@@ -256,9 +254,7 @@ def admit(
                     if has_position:
                         if not position_known:
                             found_new = True
-                        elif position_same:
-                            found_same = True
-                        else:
+                        elif not position_same:
                             found_other = True
                     if found_new:
                         for m in range(columns):

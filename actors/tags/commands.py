@@ -20,10 +20,8 @@ from actors.rules import exposure, geofence
 from actors.rules.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, StaleEtag
 from actors.rules.plan import OPEN, Plan
 from actors.rules.quality import QualitySettings, validate
-from actors.rules.readings import FOREVER_US
 from actors.tags import past
 from actors.tags.changes import Changes
-from actors.tags.columns import MIN_US
 from actors.tags.head import OpenCustody
 from actors.tags.stated import StatedExcursion, StatedVisit
 
@@ -114,7 +112,7 @@ def _settle(tags: SensorTags, row: Tag, now_us: int, event: str) -> Moved:
 
 
 def assign(tags: SensorTags, arguments: Arguments, now_us: int) -> Moved:
-    """The tag rides on a carrier from `from_us` (default now), until `until_us` where given. The same assignment again gives the first answer."""
+    """The tag rides on a carrier from `from_us` (default now), until `until_us` where given. Repeated, it gives the first answer."""
     tag_id = tag_name(arguments)
     carrier = requests.text(arguments, "carrier", required=True, longest=256)
     from_us = requests.time_us(arguments, "from_us")

@@ -61,7 +61,8 @@ def block_index(first: npt.NDArray[Any], count: npt.NDArray[Any]) -> I8:
     """
     total = int(count.sum())
     ends = np.cumsum(count, dtype=np.int64)
-    return np.arange(total, dtype=np.int64) + np.repeat(first.astype(np.int64) - (ends - count), count)
+    index: I8 = np.arange(total, dtype=np.int64) + np.repeat(first.astype(np.int64) - (ends - count), count)
+    return index
 
 
 @nb.njit(cache=True, nogil=True)
@@ -269,7 +270,7 @@ class Head:
                 np.ascontiguousarray(ring.values[:, slots]),
             )  # fmt: skip
             self._judge(tags[whole], use[whole], earliest_us[whole], batch, cause, changes)
-        for i in np.flatnonzero(~complete):
+        for i in np.flatnonzero(~complete).tolist():
             one = slice(i, i + 1)
             found, batch = read_journal([int(tags[i])], int(from_us[i]), FOREVER_US)
             batch = Batch(found, batch.sensed_us, batch.boot, batch.sequence, batch.codes, batch.values)
@@ -289,7 +290,7 @@ class Head:
         visits[block_index(visit_first[kept], visit_count[kept])] = self.old_visits.rows[
             block_index(rows["checkpoint_visits"][kept], visit_count[kept])
         ]
-        for i in np.flatnonzero(~use):
+        for i in np.flatnonzero(~use).tolist():
             custody = self.custodies[int(tags[i])]
             fresh, fresh_visits = self.fresh_rows(custody, self.rulebook.carriers[custody.carrier], FOREVER_US)
             work[first[i] : first[i] + count[i]] = fresh

@@ -88,7 +88,8 @@ def exposure_of(tags: SensorTags, arguments: Arguments) -> list[dict[str, Any]]:
 
 
 def _sums(row: Any, from_us: int, until_us: int | None, handling_unit_id: str | None) -> dict[str, Any]:
-    return row.model_dump() | {"from_us": from_us, "until_us": until_us, "handling_unit_id": handling_unit_id}
+    sums: dict[str, Any] = row.model_dump()
+    return sums | {"from_us": from_us, "until_us": until_us, "handling_unit_id": handling_unit_id}
 
 
 def _metric(carrier: Any, limit_id: str) -> str:

@@ -126,9 +126,7 @@ def latest_values(ring: Ring, ring_last: int) -> dict[int, tuple[int, float]]:
     return found
 
 
-def rows_of(
-    ring: Ring, tags: npt.NDArray[Any], from_us: I8, until_us: I8
-) -> tuple[I4, I8, npt.NDArray[np.bool_]]:
+def rows_of(ring: Ring, tags: npt.NDArray[Any], from_us: I8, until_us: I8) -> tuple[I4, I8, npt.NDArray[np.bool_]]:
     """`collect` for TAG rows: (position in `tags`, slot) per reading and, per tag, whether the ring held all of them."""
     last, known = np.ascontiguousarray(tags["ring_last"]), np.ascontiguousarray(tags["known_us"])
     found: tuple[I4, I8, npt.NDArray[np.bool_]] = collect(

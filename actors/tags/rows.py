@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from actors.journal.prepared import Condition, EventDraft, PreparedCommit
 from actors.journal.tables import Conflict, Excursion, Tag, Visit
-
 from actors.rules.plan import ENTER, EXIT, PASSED_THROUGH, PlannedFence
 from actors.tags import past
 from actors.tags.changes import Changes, RevisedExcursion, RevisedVisit
