@@ -44,6 +44,9 @@ Answer: TypeAlias = CommitResult | DomainError
 SNAPSHOTS_KEPT = 2
 """The newest complete snapshot of a shard and the one before it, should the newest be damaged."""
 
+KEYS_KEPT_US = 86_400_000_000
+"""A commit key is forgotten after a day; a store sends again for seconds only."""
+
 OWNER, BATCH, KEY = rows.table_of(ShardOwner), rows.table_of(JournalBatch), rows.table_of(CommitKey)
 EVENT, COUNTER, SNAPSHOT = rows.table_of(Event), rows.table_of(EventCounter), rows.table_of(Snapshot)
 MAILBOX, OUTBOX = rows.table_of(Mailbox), rows.table_of(Outbox)
@@ -206,7 +209,7 @@ def _mail(connection: Connection, commit: PreparedCommit) -> None:
 
 
 def _snapshot(connection: Connection, commit: PreparedCommit) -> None:
-    """Write parts; when a snapshot is whole, move the shard's watermark and drop all but the newest two."""
+    """Write parts; when a snapshot is whole, move the shard's watermark, drop all but the newest two, and forget old commit keys."""
     shard = commit.shard
     made = [
         {"shard": shard, "sequence": part.sequence, "part": part.part, "parts": part.parts, "made_us": part.made_us,
@@ -229,6 +232,7 @@ def _snapshot(connection: Connection, commit: PreparedCommit) -> None:
     if commit.snapshot[-1].sequence not in complete:
         return
     connection.execute(update(OWNER).where(OWNER.c.shard == shard).values(snapshot_sequence=complete[0]))
+    connection.execute(delete(KEY).where(KEY.c.recorded_us < commit.now_us - KEYS_KEPT_US))
     oldest = complete[-1]
     connection.execute(delete(SNAPSHOT).where((SNAPSHOT.c.shard == shard) & (SNAPSHOT.c.sequence < oldest)))
 

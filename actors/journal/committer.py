@@ -39,7 +39,7 @@ READY = "committer ready"
 """Printed on standard output once clients can connect."""
 
 IDLE_CHECKPOINT_BYTES = 1024 * 1024
-"""When nothing waits, a write-ahead log longer than this is moved into the database."""
+"""When nothing waits and so much was written since the last time, the write-ahead log is moved into the database."""
 
 
 def lock(url: str) -> int:
@@ -73,25 +73,25 @@ class Committer:
 
     def __init__(self, url: str) -> None:
         """The caller holds the lock and has migrated the database."""
-        self._path = sqlite_path(url)
+        self._moved = 0  # of what the writer has written, by checkpoints when idle
         self._writer = GroupWriter(url, name="committer-writer", idle=self._checkpoint)
         self._key = make_key(key_path(url))
         socket = socket_path(url)
         socket.unlink(missing_ok=True)  # of a committer that was killed: ours is the lock
-        address, folder = short_address(socket)
+        address, self._folder = short_address(socket)
         before = os.umask(0o177)
         try:
             self._listener = Listener(address, family="AF_UNIX", backlog=64)
         finally:
             os.umask(before)
-            if folder is not None:
-                os.close(folder)
         threading.Thread(target=self._accept, name="committer-accept", daemon=True).start()
 
     def close(self) -> None:
         """Take no more, write what waits."""
         self._listener.close()
         self._writer.close()
+        if self._folder is not None:
+            os.close(self._folder)
 
     def _accept(self) -> None:
         while True:
@@ -124,8 +124,8 @@ class Committer:
 
     def _checkpoint(self, connection: SqlConnection) -> None:
         """When nothing waits: shorten the log, so that a restart reads little."""
-        wal = self._path.with_name(self._path.name + "-wal")
-        if wal.exists() and wal.stat().st_size > IDLE_CHECKPOINT_BYTES:
+        if self._writer.bytes_written - self._moved > IDLE_CHECKPOINT_BYTES:
+            self._moved = self._writer.bytes_written
             raw = connection.connection.driver_connection
             assert raw is not None
             raw.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine import URL
@@ -52,7 +53,7 @@ def reader(url: str, *, connections: int = 4) -> Engine:
     """An engine that can only read. Each transaction sees one state of the database."""
     parsed = parse(url)
     if parsed.get_backend_name() == "sqlite":
-        uri = f"file:{sqlite_path(url)}"
+        uri = f"file:{quote(str(sqlite_path(url)))}"
         parsed = URL.create("sqlite+pysqlite", database=uri, query={"mode": "ro", "uri": "true"})
         arguments: dict[str, Any] = {"isolation_level": None, "check_same_thread": False, "timeout": LOCK_TIMEOUT_MS / 1000}
         engine = create_engine(
@@ -103,7 +104,6 @@ def assert_durable(connection: Connection) -> None:
 def _sqlite_reader(connection: Any, _record: Any) -> None:
     connection.execute("PRAGMA query_only=ON")
     connection.execute("PRAGMA wal_autocheckpoint=0")
-    connection.execute("PRAGMA mmap_size=1073741824")
 
 
 def _sqlite_writer(connection: Any, _record: Any) -> None:
@@ -112,6 +112,7 @@ def _sqlite_writer(connection: Any, _record: Any) -> None:
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA foreign_keys=ON")
     connection.execute(f"PRAGMA wal_autocheckpoint={WAL_PAGES}")
+    connection.execute("PRAGMA journal_size_limit=67108864")  # a log that grew while a reader held it shrinks again
     connection.execute("PRAGMA cache_size=-65536")
 
 

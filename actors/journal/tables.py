@@ -350,7 +350,7 @@ class ShardOwner(Row, table=True):
 class JournalBatch(Row, table=True):
     """One entry of a shard's journal. Kind: readings (rules.codec blob), command (JSON), tick (JSON). Sequence from 1, gapless."""
 
-    __table_args__ = (Index(None, "shard", "max_sensed_us", "min_sensed_us"),)
+    __table_args__ = (Index("ix_journal_batch_sensed", "shard", "max_sensed_us", "min_sensed_us"),)
 
     shard: int = Field(primary_key=True)
     sequence: int = Field(primary_key=True, sa_type=BigInteger)

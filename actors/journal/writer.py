@@ -77,7 +77,7 @@ class GroupWriter:
         self._changed = threading.Condition()
         self._closing = False
         self._suspect = False
-        self.transactions = 0
+        self.bytes_written = 0  # about, since the start
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -175,7 +175,7 @@ class GroupWriter:
                 run = []
                 outcomes.append(_call(connection, payload))
             outcomes += apply(connection, run) if run else []
-        self.transactions += 1
+        self.bytes_written += sum(size_of(payload) for payload in payloads)
         return outcomes
 
     def _connected(self) -> Connection:

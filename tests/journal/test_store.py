@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -125,6 +126,31 @@ def test_a_store_waits_for_a_committer_that_comes_up(new_database: Callable[[str
     store.close()
     process.terminate()
     process.wait(20)
+
+
+def test_readers_see_what_was_committed_while_no_committer_runs(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'a folder with # and %' / 'waybill.db'}"
+    for ends in (subprocess.Popen.terminate, subprocess.Popen.kill):  # in order, and leaving its log behind
+        process = start_committer(url)
+        store = open_store(url)
+        store.commit(PreparedCommit(upserts=[Setting(name=ends.__name__, value="committed")])).result(20)
+        ends(process)
+        process.wait(20)
+        with Session(store.engine) as session:
+            found = session.get(Setting, ends.__name__)
+            assert found is not None
+            assert found.value == "committed"
+        store.close()
+
+
+def test_a_database_in_a_folder_with_a_long_name_has_its_socket_too(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / ('long' * 40) / 'waybill.db'}"
+    process = start_committer(url)
+    store = open_store(url)
+    assert take(store, 0).epoch == 1
+    store.close()
+    process.terminate()
+    assert process.wait(20) == 0
 
 
 # ---------------------------------------------------------------- the committer process

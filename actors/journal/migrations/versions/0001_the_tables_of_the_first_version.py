@@ -292,9 +292,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("shard", "sequence", name=op.f("pk_journal_batch")),
     )
     with op.batch_alter_table("journal_batch", schema=None) as batch_op:
-        batch_op.create_index(
-            batch_op.f("ix_journal_batch_shard_max_sensed_us_min_sensed_us"), ["shard", "max_sensed_us", "min_sensed_us"], unique=False
-        )
+        batch_op.create_index("ix_journal_batch_sensed", ["shard", "max_sensed_us", "min_sensed_us"], unique=False)
 
     op.create_table(
         "mailbox",
@@ -574,6 +572,9 @@ def upgrade() -> None:
     with op.batch_alter_table("handling_unit_lot", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_handling_unit_lot_lot_id"), ["lot_id"], unique=False)
 
+    if op.get_bind().dialect.name == "postgresql":  # blobs are written as they are: compressing them costs more than it saves
+        for table in ("journal_batch", "snapshot"):
+            op.execute(f"ALTER TABLE {table} ALTER COLUMN blob SET STORAGE EXTERNAL")
     op.execute("INSERT INTO event_counter (id, number) VALUES (1, 0)")
 
 
