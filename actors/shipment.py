@@ -251,7 +251,7 @@ class ShipmentPopulation:
                         at_us=found.since_us,
                         carrier=name,
                         reason=f"{overdue[0]} was to be reached by now",
-                        detail={"stops": overdue, "planned_arrival_us": found.overdue[0].planned_arrival_us},
+                        detail={"stops": overdue, "stop_id": overdue[0], "planned_arrival_us": found.overdue[0].planned_arrival_us},
                     )
                 )
         elif alert is not None:

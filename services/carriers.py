@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Mapping
 from typing import Any
@@ -12,10 +13,10 @@ from actors.journal import queries_business as queries
 from actors.journal.tables import Custody, Excursion
 from actors.rules.errors import DomainError, InvalidArgument
 from services import check, records
-from services.backend import Backend, Context
+from services.backend import Backend, Context, left
 from services.convert import told
 from services.paging import Page
-from services.shards import now_us
+from services.shards import ask, now_us
 from services.tags import custody_message, tag_name
 from waybill.v1 import exposure_pb2, tag_pb2
 
@@ -83,8 +84,24 @@ async def release_all(backend: Backend, carrier: str, until_us: int, actor: str,
         after = (rows[-1].from_us, rows[-1].custody_id)
 
 
-async def list_excursions(backend: Backend, carrier: str, request: Any) -> tuple[list[exposure_pb2.Excursion], str]:
-    """A page of a carrier's excursions, with their revisions where asked."""
+GROWING = ("violation_us", "uncovered_us", "extreme", "extreme_us", "mean", "readings")
+"""What of an open excursion grows without being stated anew."""
+
+
+async def open_now(backend: Backend, carrier: str, context: Context) -> dict[int, dict[str, Any]]:
+    """What the shards know of a carrier's open excursions beyond their last revisions, by excursion."""
+    found = await ask_all(backend, "tag.open_runs", {"carrier": carrier}, context)
+    return {row["excursion_id"]: {name: row[name] for name in GROWING if name in row} for row in found}
+
+
+async def ask_all(backend: Backend, name: str, arguments: dict[str, Any], context: Context) -> list[dict[str, Any]]:
+    """The rows that all shards answer a question with."""
+    asked = [ask(backend.shards, shard, "query", name, arguments, remaining_s=left(context)) for shard in range(backend.shards.shards)]
+    return [row for answer in await asyncio.gather(*asked) for row in answer]
+
+
+async def list_excursions(backend: Backend, carrier: str, request: Any, context: Context) -> tuple[list[exposure_pb2.Excursion], str]:
+    """A page of a carrier's excursions, open ones as they stand now, with their revisions where asked."""
     page = Page(request, (int, int))
     after: Any = page.after
     rows: list[Excursion] = await backend.read(
@@ -94,10 +111,11 @@ async def list_excursions(backend: Backend, carrier: str, request: Any) -> tuple
     earlier: dict[int, list[Any]] = {}
     if request.include_revisions:
         earlier = dict(await backend.read(queries.excursion_revisions, [row.excursion_id for row in shown]))
+    now = await open_now(backend, carrier, context) if any(row.state == "CONFIRMED" for row in shown) else {}
     messages = []
     for row in shown:
         before = [one.model_dump() for one in earlier.get(row.excursion_id, []) if one.revision < row.revision]
-        messages.append(records.excursion(row.model_dump(), before))
+        messages.append(records.excursion(row.model_dump() | now.get(row.excursion_id, {}), before))
     return messages, token
 
 

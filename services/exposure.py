@@ -21,8 +21,8 @@ from actors.rules.plan import Plan, ProfileInForce
 from actors.rules.profiles import SEVERITIES, Limit
 from actors.rules.readings import CODE, FOREVER_US, Batch
 from services import check, records
-from services.backend import Backend, Context, left
-from services.shards import ask
+from services.backend import Backend, Context
+from services.carriers import ask_all
 from services.tags import completeness_messages
 from waybill.v1 import common_pb2, exposure_pb2, profile_pb2
 
@@ -71,11 +71,7 @@ class Total:
 
 async def of_carrier(backend: Backend, carrier: str, context: Context) -> exposure_pb2.CarrierExposure:
     """The exposure of a carrier that exists, as of everything acknowledged before this call."""
-    asked = [
-        ask(backend.shards, shard, "query", "tag.exposure", {"carrier": carrier}, remaining_s=left(context))
-        for shard in range(backend.shards.shards)
-    ]
-    sums: list[Sums] = [row for answer in await asyncio.gather(*asked) for row in answer]
+    sums = await ask_all(backend, "tag.exposure", {"carrier": carrier}, context)
     row = await backend.read(queries.plan, carrier)
     plan = Plan(carrier, 0, "open") if row is None else Plan.from_data(row.body)
     custodies = await backend.read(queries.custodies, carrier, limit=MOST_CUSTODIES)

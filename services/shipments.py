@@ -183,7 +183,7 @@ class Shipments(shipment_pb2_grpc.ShipmentServiceServicer):
     async def ListExcursions(self, request: shipment_pb2.ListExcursionsRequest, context: Context) -> shipment_pb2.ListExcursionsResponse:
         """Excursions by start."""
         await self._record(request.shipment_id)
-        rows, token = await carriers.list_excursions(self._backend, shipment_carrier(request.shipment_id), request)
+        rows, token = await carriers.list_excursions(self._backend, shipment_carrier(request.shipment_id), request, context)
         return shipment_pb2.ListExcursionsResponse(excursions=rows, next_page_token=token)
 
     async def WatchShipment(

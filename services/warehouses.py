@@ -102,7 +102,7 @@ class Warehouses(warehouse_pb2_grpc.WarehouseServiceServicer):
     ) -> warehouse_pb2.ListZoneExcursionsResponse:
         """A zone's excursions by start."""
         name = await self._zone(request.warehouse_id, request.zone_id)
-        rows, token = await carriers.list_excursions(self._backend, name, request)
+        rows, token = await carriers.list_excursions(self._backend, name, request, context)
         return warehouse_pb2.ListZoneExcursionsResponse(excursions=rows, next_page_token=token)
 
     async def _command(self, name: str, arguments: dict[str, Any], body: dict[str, Any], context: Context) -> dict[str, Any]:

@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from actors.carrier import in_force, version_at
 from actors.catalog import seed
 from actors.journal.tables import Mailbox, Profile
 from actors.rules.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, StaleEtag
@@ -24,6 +27,18 @@ def world(database_url: str) -> Iterator[World]:
 
 def make(world: World, **fields: Any) -> dict[str, Any]:
     return world.do("profile.create", profile={"profile_id": "ours", "name": "Ours", "limits": [LIMIT], **fields}, actor="ann")
+
+
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=6))
+def test_the_newest_of_the_versions_that_have_begun_is_in_force(begins: list[int]) -> None:
+    """The rule as one would say it: at any time, of all versions whose time has come, the one with the highest number."""
+    versions = [Profile(profile_id="p", version=k + 1, in_force_us=from_us) for k, from_us in enumerate(begins)]
+    for at_us in range(8):
+        begun = [row.version for row in versions if row.in_force_us <= at_us]
+        found = version_at(versions, at_us)
+        assert (found.version if found else None) == max(begun, default=None)
+    times = [from_us for from_us, _ in in_force(versions)]
+    assert times == sorted(set(times))
 
 
 def test_shipped_profiles_are_there_once_however_often_waybill_starts(world: World) -> None:

@@ -13,6 +13,7 @@ from google.rpc.error_details_pb2 import ErrorInfo
 from grpc_status import rpc_status
 
 from waybill.v1 import (
+    alert_pb2_grpc,
     common_pb2,
     item_pb2_grpc,
     profile_pb2_grpc,
@@ -39,6 +40,7 @@ class Clients:
         self.warehouses = warehouse_pb2_grpc.WarehouseServiceStub(self.channel)
         self.profiles = profile_pb2_grpc.ProfileServiceStub(self.channel)
         self.items = item_pb2_grpc.ItemServiceStub(self.channel)
+        self.alerts = alert_pb2_grpc.AlertServiceStub(self.channel)
         self.tags = tag_pb2_grpc.TagServiceStub(self.channel)
         self.telemetry = telemetry_pb2_grpc.TelemetryServiceStub(self.channel)
 

@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from tests.services.clients import DEADLINE_S, HOUR_S, Clients, at, place, refused
-from waybill.v1 import common_pb2, exposure_pb2, item_pb2, shipment_pb2
+from waybill.v1 import alert_pb2, common_pb2, exposure_pb2, item_pb2, shipment_pb2
 
 if TYPE_CHECKING:
     from cluster.boot import Running
@@ -251,6 +251,28 @@ def test_cancelled_shipment_takes_no_tags(door: Clients) -> None:
     assert door.shipments.CancelShipment(request).shipment.etag == answer.etag
     refusal = refused(door.shipments.AssignTag, shipment_pb2.AssignTagRequest(shipment_id="cancelled", tag_id="t"))
     assert (refusal.code, refusal.field) == (PRECONDITION, "shipment_id")
+
+
+def test_shipment_whose_planned_arrival_has_passed_is_late_until_it_arrives(door: Clients) -> None:
+    create(door, "overdue", stops=[FROM, shipment_pb2.Stop(stop_id="to", planned_arrival_time=at(0))])
+    asked = alert_pb2.ListAlertsRequest(filter=alert_pb2.AlertFilter(shipment_id="overdue", kinds=[alert_pb2.ALERT_KIND_LATENESS]))
+    until = time.monotonic() + DEADLINE_S  # the clock of its shard ticks every few seconds
+    while not (found := door.alerts.ListAlerts(asked).alerts) and time.monotonic() < until:
+        time.sleep(0.1)
+    (alert,) = found
+    assert (alert.active, alert.stop_id, alert.started_time) == (True, "to", at(0))
+    milestone(door, "overdue", "ARRIVED", HOUR_S, stop_id="to")
+    (ended,) = door.alerts.ListAlerts(asked).alerts
+    assert (ended.active, ended.ended_time, ended.state) == (False, at(HOUR_S), alert_pb2.ALERT_STATE_OPEN)
+
+
+def test_open_excursion_is_shown_as_it_stands_now(door: Clients) -> None:
+    create(door, "open")
+    assign(door, "open", "open-tag", 0)
+    door.send("open-tag", [(0, 1.5)])
+    door.send("open-tag", [(600, 0.5), (1200, 1.0)])
+    (excursion,) = excursions(door, "open")
+    assert (excursion.state, excursion.extreme, excursion.extreme_time) == (exposure_pb2.EXCURSION_STATE_CONFIRMED, 0.5, at(600))
 
 
 def test_watch_tells_everything_once_and_resumes_from_a_number(door: Clients) -> None:
