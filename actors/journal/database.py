@@ -1,7 +1,7 @@
 """Engines: how each role connects to the database, with the settings that the journal's promises rest on.
 
 SQLite: one writing connection (the committer's) with WAL and synchronous=FULL, asserted; readers can only read and never checkpoint.
-PostgreSQL: a writing connection cannot hold its locks for longer than five seconds while it does nothing or waits.
+PostgreSQL: a writing connection cannot hold its locks for longer than three seconds while it does nothing, nor wait for one longer than five.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from sqlalchemy.pool import NullPool, QueuePool
 from actors.journal.columns import dumps
 
 LOCK_TIMEOUT_MS = 5_000
-"""How long a writer waits for a lock, and how long PostgreSQL lets a writer sit idle inside a transaction."""
+"""How long a writer waits for a lock."""
+
+IDLE_TIMEOUT_MS = 3_000
+"""How long PostgreSQL lets a writer sit idle inside a transaction: shorter, so that who waits for a frozen one gets the lock."""
 
 WAL_PAGES = 2_000
 """The committer moves the write-ahead log into the database after so many pages (32 MB)."""
@@ -83,7 +86,7 @@ def writer(url: str) -> Engine:
         event.listen(engine, "begin", _begin_immediate)
         return engine
     options = (
-        f"-c lock_timeout={LOCK_TIMEOUT_MS} -c idle_in_transaction_session_timeout={LOCK_TIMEOUT_MS} "
+        f"-c lock_timeout={LOCK_TIMEOUT_MS} -c idle_in_transaction_session_timeout={IDLE_TIMEOUT_MS} "
         "-c synchronous_commit=on -c default_transaction_isolation=read\\ committed"
     )
     arguments = {"options": options, "connect_timeout": 5, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, select, text
 from sqlalchemy import event as sqlalchemy_event
+from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
 from actors.journal import fence
@@ -377,3 +378,20 @@ def test_a_shard_is_taken_by_compare_and_set(store: Store) -> None:
     assert (found.epoch, found.heartbeat_us) == (2, NOW_US + 9)
     assert [one.shard for one in fence.owners(store.engine)] == [5]
     assert fence.owner(store.engine, 6) is None
+
+
+def test_an_owner_that_froze_inside_a_transaction_holds_its_shard_for_seconds_only(new_database: Callable[[str], str]) -> None:
+    """PostgreSQL ends its transaction. (On SQLite no owner has one: the committer writes for all.)"""
+    url = new_database("postgresql")
+    migrate(url)
+    store = open_store(url)
+    take(store, 0)
+    engine = writer(url)
+    with engine.connect() as frozen:
+        frozen.execute(text("UPDATE shard_owner SET journal_head = 1 WHERE shard = 0"))
+        newer = store.write(fence.acquire, 0, fence.Claimant(2), NOW_US).result(30)
+        assert (newer.epoch, newer.journal_head) == (2, 0)
+        with pytest.raises(DBAPIError):
+            frozen.execute(text("SELECT 1"))
+        frozen.invalidate()
+    store.close()
