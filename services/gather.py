@@ -1,21 +1,21 @@
 """The door's heart: the readings of all streams that wait are sent as one call per shard.
 
-A message is split by the shard its tags live in. Each shard has a lane: what waits there goes out as one Ray call (a list of
-parts), at most CALLS_IN_FLIGHT at a time, so that while one call is committed the next one fills by itself; an idle shard is called at
-once. A message is answered when every part of it is durable, and never before. A shard that is dead or moving is called again with
-the same parts until the caller's deadline: readings carry their own identity, so a part that was committed before the answer was
-lost is found to be a duplicate of itself. Bytes in flight are bounded: past the bound a message is refused with Overloaded.
+Messages that wait become one round: their readings are put together and split, once for all, by the shard their tags live in. Each
+shard has a lane: what waits there goes out as one Ray call, at most CALLS_IN_FLIGHT at a time, so that while one call is
+committed the next one fills by itself. A message is answered when every reading of it is durable, never before, and waits for no shard that
+it has no reading for. A shard that is dead or moving is called again with the same readings until the callers' deadlines: readings carry
+their own identity, so what was committed before an answer was lost is found to be a duplicate of itself. Bytes in flight are
+bounded: past the bound a message is refused with Overloaded.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,20 +26,18 @@ from actors.rules import readings
 from actors.rules.errors import DomainError, Overloaded, Unavailable
 from actors.rules.readings import Batch
 from actors.sensor_tag import Part
-from services.shards import Backoff, Shards, meaning_of, now_us
-from services.wire import valid_tag_id
+from services.shards import PATIENCE_S, Backoff, Shards, meaning_of, now_us
+from services.wire import malformed
 
 U1 = npt.NDArray[np.uint8]
 I8 = npt.NDArray[np.int64]
 
 CALLS_IN_FLIGHT = 2
 """Calls to one shard at a time: one is committed while the next is judged."""
-CALL_READINGS_MAX = 200_000
-"""Readings in one call; what waits beyond goes into the next."""
+ROUND_READINGS_MAX = 200_000
+"""Readings in one round, and in one call; what waits beyond goes into the next."""
 KNOWN_IDS_MAX = 1_500_000
 """Tag ids whose shard the door remembers; past it the memory is emptied."""
-PATIENCE_S = 30.0
-"""How long a message without a deadline is tried while its shard is away."""
 
 
 class Outcome(NamedTuple):
@@ -50,34 +48,37 @@ class Outcome(NamedTuple):
 
 
 @dataclass(eq=False, slots=True)
-class _Part:
-    """One message's readings for one shard, waiting in its lane."""
+class _Message:
+    """A message that waits for its outcome. `until` is monotonic."""
 
-    ids: bytes
+    ids: Sequence[str]
     batch: Batch
-    answer: asyncio.Future[tuple[U1, int]]
-    until: float  # monotonic
+    until: float
+    answer: asyncio.Future[Outcome]
     size: int
     since: float = field(default_factory=time.monotonic)
 
+    def fail(self, error: BaseException) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(error)
+
 
 class Routes:
-    """Tag id to shard, and whether the id is well formed, remembered for ids that are."""
+    """Tag id to shard, remembered for ids that are well formed."""
 
     def __init__(self, shards: int) -> None:
         self._shards = shards
         self._known: dict[str, int] = {}
 
-    def rule_broken(self, tag_id: str) -> str:
-        """The rule that a tag id breaks, "" where it breaks none."""
-        if tag_id in self._known:
-            return ""
-        rule = valid_tag_id(tag_id)
-        if not rule:
-            if len(self._known) >= KNOWN_IDS_MAX:
-                self._known.clear()
-            self._known[tag_id] = shard_of(tag_id, self._shards)
-        return rule
+    def malformed(self, tag_ids: Sequence[str]) -> dict[int, str]:
+        """The rule that a tag id breaks, by its index, for those that break one."""
+        if all(map(self._known.__contains__, tag_ids)):
+            return {}
+        wrong = malformed(tag_ids)
+        if len(self._known) + len(tag_ids) > KNOWN_IDS_MAX:
+            self._known.clear()
+        self._known.update((tag_id, shard_of(tag_id, self._shards)) for i, tag_id in enumerate(tag_ids) if i not in wrong)
+        return wrong
 
     def of(self, tag_ids: Sequence[str]) -> npt.NDArray[np.int32]:
         """The shard of each id."""
@@ -88,22 +89,41 @@ class Routes:
 
 
 class Gatherer:
-    """Takes decoded messages and gives their outcomes. For one event loop; `start` and `stop` belong to it."""
+    """Takes decoded messages and gives their outcomes. For one event loop."""
 
     def __init__(self, shards: Shards, *, gather_s: float = 0.002, bytes_max: int = 256 << 20) -> None:
         self.routes = Routes(shards.shards)
         self.bytes_in_flight = 0
         self.last_event_number = 0
         self._bytes_max = bytes_max
-        self._lanes = [_Lane(self, shards, shard, gather_s) for shard in range(shards.shards)]
+        self._gather_s = gather_s
+        self._lanes = [_Lane(self, shards, shard) for shard in range(shards.shards)]
+        self._waiting: deque[_Message] = deque()
+        self._filled = asyncio.Event()
+        self._pump: asyncio.Task[None] | None = None
+        self._closed = False
         self._listeners: list[asyncio.Event] = []
 
     def listen(self, event: asyncio.Event) -> None:
         """Set `event` whenever a reply says that there are newer events."""
         self._listeners.append(event)
 
+    def heard_of(self, number: int) -> None:
+        """A reply told the newest event number of its shard: wake those who wait for events."""
+        if number > self.last_event_number:
+            self.last_event_number = number
+            for event in self._listeners:
+                event.set()
+
     def close(self) -> None:
-        """End the lanes; what still waits is answered with Unavailable."""
+        """End the calls; what still waits is answered with Unavailable."""
+        self._closed = True
+        if self._pump is not None:
+            self._pump.cancel()
+        while self._waiting:
+            message = self._waiting.popleft()
+            self.bytes_in_flight -= message.size
+            message.fail(Unavailable("the door is closing"))
         for lane in self._lanes:
             lane.close()
 
@@ -113,50 +133,88 @@ class Gatherer:
         Raises Overloaded (nothing was taken), Unavailable (no answer until the deadline; some readings may be durable: send again),
         StorageFull.
         """
+        if self._closed:
+            raise Unavailable("the door is closing")
         size = _size(batch)
         if self.bytes_in_flight + size > self._bytes_max:
             raise Overloaded(f"{self.bytes_in_flight} bytes of readings are in flight", retry_after_s=0.2)
+        loop = asyncio.get_running_loop()
         patience_s = PATIENCE_S if remaining_s is None else remaining_s
-        until = time.monotonic() + patience_s
-        status = np.zeros(len(batch), np.uint8)
-        split = self._split(ids, batch)
-        answers = [self._lanes[shard].put(part_ids, part, until) for shard, part_ids, part, _ in split]
+        message = _Message(ids, batch, time.monotonic() + patience_s, loop.create_future(), size)
+        self.bytes_in_flight += size
+        self._waiting.append(message)
+        self._filled.set()
+        if self._pump is None:
+            self._pump = asyncio.create_task(self._run())
         try:
-            async with asyncio.timeout_at(asyncio.get_running_loop().time() + patience_s):
-                replies = await asyncio.gather(*answers)
+            async with asyncio.timeout_at(loop.time() + patience_s):
+                return await message.answer
         except TimeoutError:
             raise Unavailable("there was no answer in time; the outcome is unknown: send it again") from None
-        finally:
-            for answer in answers:
-                answer.cancel()  # without effect on those that are there
-        for (_, _, _, rows), (part_status, _) in zip(split, replies, strict=True):
-            status[rows] = part_status
-        return Outcome(status, max((number for _, number in replies), default=0))
 
-    def heard_of(self, number: int) -> None:
-        """A reply told the newest event number of its shard: wake those who wait for events."""
-        if number > self.last_event_number:
-            self.last_event_number = number
-            for event in self._listeners:
-                event.set()
+    async def _run(self) -> None:
+        """Make rounds of what waits: at once where the shards have nothing to do, else after gathering a little."""
+        while True:
+            await self._filled.wait()
+            patience_s = self._waiting[0].since + self._gather_s - time.monotonic() if any(lane.busy for lane in self._lanes) else 0
+            await asyncio.sleep(max(patience_s, 0))
+            messages: list[_Message] = []
+            room = ROUND_READINGS_MAX
+            while self._waiting and (not messages or len(self._waiting[0].batch) <= room):
+                message = self._waiting.popleft()
+                self.bytes_in_flight -= message.size
+                if not message.answer.done():  # else its caller has gone
+                    messages.append(message)
+                    room -= len(message.batch)
+            if not self._waiting:
+                self._filled.clear()
+            if messages:
+                self._round(messages)
 
-    def _split(self, ids: Sequence[str], batch: Batch) -> list[tuple[int, bytes, Batch, I8 | slice]]:
-        """(shard, its ids joined by line ends, its rows, which rows these are) for each shard that has any."""
-        used = np.zeros(len(ids), np.bool_)
-        used[batch.tag] = True
-        shard_of_tag = self.routes.of(ids)
-        parts: list[tuple[int, bytes, Batch, I8 | slice]] = []
-        present = np.unique(shard_of_tag[used]).tolist()
-        shard_of_row = shard_of_tag[batch.tag] if len(present) > 1 else None
-        index = np.zeros(len(ids), np.int32)
-        for shard in present:
-            tags = np.flatnonzero(used & (shard_of_tag == shard))
-            index[tags] = np.arange(len(tags), dtype=np.int32)
-            rows: I8 | slice = slice(None) if shard_of_row is None else np.flatnonzero(shard_of_row == shard)
-            mine = batch if isinstance(rows, slice) else readings.subset(batch, rows)
-            part = Batch(index[mine.tag], mine.sensed_us, mine.boot, mine.sequence, mine.codes, mine.values)
-            parts.append((shard, "\n".join([ids[tag] for tag in tags.tolist()]).encode(), part, rows))
-        return parts
+    def _round(self, messages: list[_Message]) -> None:
+        """Send the readings of the messages to their shards' lanes."""
+        try:
+            ids, batch = _together(messages)
+            parts = _split(ids, batch, self.routes.of(ids))
+        except Exception as error:
+            for message in messages:
+                message.fail(error)
+            return
+        waited = _Round(messages, len(batch), [rows for _, _, _, rows in parts])
+        for number, (shard, part_ids, part, _) in enumerate(parts):
+            self._lanes[shard].put(_Waiting(waited, number, Part(part_ids, part), _size(part) + len(part_ids), waited.until(number)))
+
+
+def _together(messages: Sequence[_Message]) -> tuple[Sequence[str], Batch]:
+    """All readings as one batch in the order of the messages, over one table of ids (which may name an id more than once)."""
+    if len(messages) == 1:
+        return messages[0].ids, messages[0].batch
+    ids: list[str] = []
+    batches = []
+    for message in messages:
+        batch = message.batch
+        moved = batch.tag + np.int32(len(ids))
+        batches.append(Batch(moved, batch.sensed_us, batch.boot, batch.sequence, batch.codes, batch.values))
+        ids.extend(message.ids)
+    return ids, readings.concatenate(batches)
+
+
+def _split(ids: Sequence[str], batch: Batch, shard_of_tag: npt.NDArray[np.int32]) -> list[tuple[int, bytes, Batch, I8 | slice]]:
+    """(shard, its ids joined by line ends, its readings, which rows these are) for each shard that has any."""
+    used = np.zeros(len(ids), np.bool_)
+    used[batch.tag] = True
+    present = np.flatnonzero(np.bincount(shard_of_tag[used])).tolist()
+    shard_of_row = shard_of_tag[batch.tag] if len(present) > 1 else None
+    index = np.zeros(len(ids), np.int32)
+    parts: list[tuple[int, bytes, Batch, I8 | slice]] = []
+    for shard in present:
+        tags = np.flatnonzero(used & (shard_of_tag == shard))
+        index[tags] = np.arange(len(tags), dtype=np.int32)
+        rows: I8 | slice = slice(None) if shard_of_row is None else np.flatnonzero(shard_of_row == shard)
+        mine = batch if isinstance(rows, slice) else readings.subset(batch, rows)
+        part = Batch(index[mine.tag], mine.sensed_us, mine.boot, mine.sequence, mine.codes, mine.values)
+        parts.append((shard, "\n".join([ids[tag] for tag in tags.tolist()]).encode(), part, rows))
+    return parts
 
 
 def _size(batch: Batch) -> int:
@@ -164,125 +222,155 @@ def _size(batch: Batch) -> int:
     return len(batch) * 28 + batch.values.nbytes
 
 
+class _Round:
+    """Messages whose readings went out together, and what has come back of them."""
+
+    def __init__(self, messages: list[_Message], total: int, rows: list[I8 | slice]) -> None:
+        self._messages = messages
+        self._rows = rows
+        self._status = np.zeros(total, np.uint8)
+        self._ends = np.cumsum([len(message.batch) for message in messages])
+        self._number = [0] * len(messages)
+        self._missing = [0] * len(messages)
+        of_row = np.repeat(np.arange(len(messages)), [len(message.batch) for message in messages])
+        self._touched: list[list[int]] = [np.unique(of_row[mine]).tolist() for mine in rows]
+        for touched in self._touched:
+            for i in touched:
+                self._missing[i] += 1
+
+    def until(self, part: int) -> float:
+        """The latest deadline of a part's messages, monotonic."""
+        return max(self._messages[i].until for i in self._touched[part])
+
+    def wanted(self, part: int) -> bool:
+        """Whether anybody still waits for a part."""
+        return any(not self._messages[i].answer.done() for i in self._touched[part])
+
+    def done(self, part: int, status: U1, number: int) -> None:
+        """A part is durable: answer the messages that are now complete."""
+        self._status[self._rows[part]] = status
+        for i in self._touched[part]:
+            self._missing[i] -= 1
+            self._number[i] = max(self._number[i], number)
+            message = self._messages[i]
+            if self._missing[i] == 0 and not message.answer.done():
+                end = int(self._ends[i])
+                message.answer.set_result(Outcome(self._status[end - len(message.batch) : end], self._number[i]))
+
+    def failed(self, part: int, error: BaseException) -> None:
+        """A part is not to be had: its messages end with the error."""
+        for i in self._touched[part]:
+            self._messages[i].fail(error)
+
+
+@dataclass(eq=False, slots=True)
+class _Waiting:
+    """A part of a round in its shard's lane."""
+
+    round: _Round
+    number: int
+    part: Part
+    size: int
+    until: float
+    over: bool = False
+
+    @property
+    def wanted(self) -> bool:
+        return self.round.wanted(self.number)
+
+
 class _Lane:
     """What waits for one shard, and the calls to it."""
 
-    def __init__(self, gatherer: Gatherer, shards: Shards, shard: int, gather_s: float) -> None:
+    def __init__(self, gatherer: Gatherer, shards: Shards, shard: int) -> None:
         self._gatherer = gatherer
         self._shards = shards
         self._shard = shard
-        self._gather_s = gather_s
-        self._waiting: deque[_Part] = deque()
-        self._filled = asyncio.Event()
-        self._freed = asyncio.Event()
-        self._calls: set[asyncio.Task[None]] = set()
-        self._pump: asyncio.Task[None] | None = None
+        self._waiting: deque[_Waiting] = deque()
+        self._calls: dict[asyncio.Task[None], list[_Waiting]] = {}
         self._closed = False
 
-    def put(self, ids: bytes, batch: Batch, until: float) -> asyncio.Future[tuple[U1, int]]:
-        """Queue a part; the future gives the status of its readings and the newest event number."""
-        answer: asyncio.Future[tuple[U1, int]] = asyncio.get_running_loop().create_future()
-        if self._closed:
-            answer.set_exception(Unavailable("the door is closing"))
-            return answer
-        if self._pump is None:
-            self._pump = asyncio.create_task(self._run())
-        part = _Part(ids, batch, answer, until, _size(batch) + len(ids))
-        self._gatherer.bytes_in_flight += part.size
-        self._waiting.append(part)
-        self._filled.set()
-        return answer
+    @property
+    def busy(self) -> bool:
+        """Whether a call is out."""
+        return bool(self._calls)
+
+    def put(self, waiting: _Waiting) -> None:
+        """Queue a part; it goes out as soon as a call may."""
+        self._gatherer.bytes_in_flight += waiting.size
+        self._waiting.append(waiting)
+        self._send()
 
     def close(self) -> None:
         """End the calls; answer what waits with Unavailable."""
         self._closed = True
-        if self._pump is not None:
-            self._pump.cancel()
-        for call in self._calls:
+        for call, parts in self._calls.items():
             call.cancel()
+            for one in parts:
+                self._failed(one, Unavailable("the door is closing"))
         while self._waiting:
-            self._done(self._waiting.popleft(), Unavailable("the door is closing"))
+            self._failed(self._waiting.popleft(), Unavailable("the door is closing"))
 
-    async def _run(self) -> None:
-        while True:
-            await self._filled.wait()
-            if self._calls:
-                # A call is out: gather a little, the next call is cheaper the more it carries.
-                patience = self._waiting[0].since + self._gather_s - time.monotonic()
-                if patience > 0:
-                    self._freed.clear()
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(patience):
-                            await self._freed.wait()
-            else:
-                await asyncio.sleep(0)  # whatever other streams have ready in this turn of the loop goes along
-            while len(self._calls) >= CALLS_IN_FLIGHT:
-                self._freed.clear()
-                await self._freed.wait()
-            parts = self._take()
+    def _send(self) -> None:
+        while self._waiting and len(self._calls) < CALLS_IN_FLIGHT and not self._closed:
+            parts: list[_Waiting] = []
+            room = ROUND_READINGS_MAX
+            while self._waiting and (not parts or len(self._waiting[0].part.batch) <= room):
+                one = self._waiting.popleft()
+                if one.wanted:
+                    parts.append(one)
+                    room -= len(one.part.batch)
+                else:
+                    self._over(one)
             if parts:
                 call = asyncio.create_task(self._call(parts))
-                self._calls.add(call)
+                self._calls[call] = parts
                 call.add_done_callback(self._ended)
 
-    def _take(self) -> list[_Part]:
-        parts: list[_Part] = []
-        room = CALL_READINGS_MAX
-        while self._waiting and (not parts or len(self._waiting[0].batch) <= room):
-            part = self._waiting.popleft()
-            if part.answer.done():
-                self._done(part)  # its caller has gone
-                continue
-            parts.append(part)
-            room -= len(part.batch)
-        if not self._waiting:
-            self._filled.clear()
-        return parts
-
     def _ended(self, call: asyncio.Task[None]) -> None:
-        self._calls.discard(call)
-        self._freed.set()
+        del self._calls[call]
+        self._send()
 
-    async def _call(self, parts: list[_Part]) -> None:
-        """Call the shard with the parts until it answers, or each part's deadline has passed."""
+    async def _call(self, parts: list[_Waiting]) -> None:
+        """Call the shard with the parts until it answers, or the deadlines have passed."""
         backoff = Backoff()
         try:
             while parts:
+                until = max(one.until for one in parts)
                 try:
-                    async with asyncio.timeout(max(max(part.until for part in parts) - time.monotonic(), 0.001)):
-                        sent = [Part(part.ids, part.batch) for part in parts]
-                        replies = await self._shards.call(self._shard, "ingest", sent, now_us())
+                    async with asyncio.timeout(max(until - time.monotonic(), 0.001)):
+                        replies = await self._shards.call(self._shard, "ingest", [one.part for one in parts], now_us())
                 except (DomainError, RayError) as error:
                     meaning = meaning_of(error)
                     if isinstance(error, RayActorError):
                         self._shards.forget(self._shard)
-                    patient = isinstance(meaning, Unavailable) and await backoff.wait(max(part.until for part in parts))
-                    now = time.monotonic()
-                    for part in parts:
-                        if not patient or part.until <= now or part.answer.done():
-                            self._done(part, meaning)
-                    parts = [part for part in parts if patient and part.until > now and not part.answer.done()]
+                    again = isinstance(meaning, Unavailable) and await backoff.wait(until)
+                    kept = [one for one in parts if again and one.wanted and one.until > time.monotonic()]
+                    for one in parts:
+                        if one not in kept:
+                            self._failed(one, meaning)
+                    parts = kept
                     continue
-                for part, reply in zip(parts, replies, strict=True):
-                    self._done(part, None, (reply.status, reply.last_event_number))
+                for one, reply in zip(parts, replies, strict=True):
+                    self._over(one)
+                    one.round.done(one.number, reply.status, reply.last_event_number)
                     self._gatherer.heard_of(reply.last_event_number)
                 return
-        except asyncio.CancelledError:
-            for part in parts:
-                self._done(part, Unavailable("the door is closing"))
-            raise
+        except TimeoutError:
+            for one in parts:
+                self._failed(one, Unavailable("there was no answer in time; the outcome is unknown: send it again"))
         except Exception as error:
-            for part in parts:
-                self._done(part, error)
+            for one in parts:
+                self._failed(one, error)
 
-    def _done(self, part: _Part, error: BaseException | None = None, result: Any = None) -> None:
-        """Give a part its answer, once, and its bytes back."""
-        self._gatherer.bytes_in_flight -= part.size
-        if part.answer.done():
-            return
-        if error is not None:
-            part.answer.set_exception(error)
-        elif result is not None:
-            part.answer.set_result(result)
-        else:
-            part.answer.cancel()
+    def _failed(self, one: _Waiting, error: BaseException) -> None:
+        if self._over(one):
+            one.round.failed(one.number, error)
+
+    def _over(self, one: _Waiting) -> bool:
+        """A part is no longer in flight; False where it was not before."""
+        if one.over:
+            return False
+        one.over = True
+        self._gatherer.bytes_in_flight -= one.size
+        return True

@@ -119,7 +119,7 @@ class Telemetry(telemetry_pb2_grpc.TelemetryServiceServicer):
 
     async def _ingest(self, request: telemetry_pb2.IngestRequest, context: Context) -> telemetry_pb2.IngestResponse:
         received_us = now_us()
-        decoded = wire.decode(request, received_us, self._gatherer.routes.rule_broken)
+        decoded = wire.decode(request, received_us, self._gatherer.routes.malformed)
         status = np.full(decoded.total, REFUSED, np.uint8)
         refusals, number = decoded.refusals, 0
         if len(decoded.batch):

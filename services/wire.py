@@ -62,10 +62,15 @@ def valid_tag_id(tag_id: str) -> str:
     return ""
 
 
-def decode(request: telemetry_pb2.IngestRequest, received_us: int, rule_of_id: Callable[[str], str] = valid_tag_id) -> Decoded:
+def malformed(tag_ids: Sequence[str]) -> dict[int, str]:
+    """The rule that a tag id breaks, by its index, for those that break one."""
+    return {index: rule for index, tag_id in enumerate(tag_ids) if (rule := valid_tag_id(tag_id))}
+
+
+def decode(request: telemetry_pb2.IngestRequest, received_us: int, wrong: Callable[[Sequence[str]], dict[int, str]] = malformed) -> Decoded:
     """The readings of a message. Raises InvalidArgument where the message as a whole cannot be taken.
 
-    `rule_of_id` says what is wrong with a tag id; a door gives one that remembers the good ones.
+    `wrong` says which tag ids break a rule; a door gives one that remembers the good ones.
     """
     if request.ByteSize() > BYTES_MAX:
         raise InvalidArgument(f"a message has at most {BYTES_MAX} bytes", value=request.ByteSize())
@@ -80,7 +85,7 @@ def decode(request: telemetry_pb2.IngestRequest, received_us: int, rule_of_id: C
         raise InvalidArgument("rows or columns must be given", field="payload")
 
     refusals, ok = readings.check(batch, received_us, present)
-    wrong_ids = {index: rule for index, tag_id in enumerate(ids) if (rule := rule_of_id(tag_id))}
+    wrong_ids = wrong(ids)
     if wrong_ids or unknown_tag is not None:
         refusals, ok = _with_wrong_tags(ids, batch, refusals, ok, wrong_ids, unknown_tag)
     if len(refusals) == 0:
