@@ -67,16 +67,20 @@ class Running:
 
     def start_committer(self) -> None:
         """Start the one process that writes to the SQLite file; return when it takes commits."""
+        self.launch_committer()()
+
+    def launch_committer(self) -> Callable[[], None]:
+        """Start the committer without waiting; what is returned waits until it takes commits."""
         log_file = _logs(self.settings, "committer")
         written = log_file.stat().st_size if log_file.exists() else 0
         arguments = ["--url", self.settings.url_text, "--parent", str(os.getpid())]
-        self.committer = spawn("committer", "actors.journal.committer", arguments, log_file, {})
+        self.committer = committer = spawn("committer", "actors.journal.committer", arguments, log_file, {})
         self.record()
 
         def ready() -> bool:
             return READY.encode() in log_file.read_bytes()[written:]
 
-        _wait(ready, "the committer", log_file, self.settings.start_timeout_s, [self.committer])
+        return lambda: _wait(ready, "the committer", log_file, self.settings.start_timeout_s, [committer])
 
     def start_door(self, number: int) -> Recorded:
         """Start door process `number`; it shares the port with the others."""
@@ -139,21 +143,23 @@ def start(settings: Settings, *, say: Callable[[str], None] = log.info) -> Runni
         count = database.prepare(settings)
         running.reserved, port = _reserve(settings)
         running.settings = settings = settings.model_copy(update={"shards": count, "port": port})
-        if settings.is_sqlite:
-            running.start_committer()
+        committed = running.launch_committer() if settings.is_sqlite else None
         say("starting Ray" if not settings.ray_address else f"joining Ray at {settings.ray_address}")
         others = {child.pid for child in psutil.Process().children(recursive=True)}
         running.owns_ray = ray_node.connect(settings)
         running.ray_address = ray_node.address()
         running.heads = ray_node.head_processes() if running.owns_ray else []
         running.record()
-        say(f"starting {count} shards")
-        _start_shards(running)
-        if running.owns_ray:
-            running.helpers = ray_node.helpers(others)
-        say("starting the doors")
-        for number in range(settings.doors):
+        if committed is not None:
+            committed()
+        say(f"starting {count} shards and {settings.doors} door{'s' if settings.doors > 1 else ''}")
+        shards = [ensure_shard(running, number) for number in range(count)]
+        for number in range(settings.doors):  # a door finds the shards by name and waits until they serve
             running.start_door(number)
+        _wait_for_shards(settings, shards)
+        if running.owns_ray:
+            running.helpers = [one for one in ray_node.helpers(others) if one.pid not in {part.pid for part in running.processes()}]
+            running.record()
         running.wait_until_serving()
         return running
     except BaseException:
@@ -235,12 +241,10 @@ def _shard_config(running: Running) -> ShardConfig:
     )
 
 
-def _start_shards(running: Running) -> None:
-    """Make the actors of all shards and wait until they serve."""
-    settings = running.settings
-    handles = [ensure_shard(running, number) for number in range(settings.shards or 0)]
+def _wait_for_shards(settings: Settings, shards: list[Any]) -> None:
+    """Return when all shards serve. Raises StartError."""
     try:
-        ray.get([handle.info.remote() for handle in handles], timeout=settings.start_timeout_s)
+        ray.get([shard.info.remote() for shard in shards], timeout=settings.start_timeout_s)
     except ray.exceptions.GetTimeoutError:
         raise StartError(f"the shards did not serve within {settings.start_timeout_s:g} s") from None
     except ray.exceptions.RayError as error:
