@@ -1,7 +1,7 @@
 """Engines: how each role connects to the database, with the settings that the journal's promises rest on.
 
 SQLite: one writing connection (the committer's) with WAL and synchronous=FULL, asserted; readers can only read and never checkpoint.
-PostgreSQL: a writing connection cannot hold its locks for longer than three seconds while it does nothing, nor wait for one longer than five.
+PostgreSQL: a writing connection holds its locks for at most three seconds while it does nothing, and waits at most five for one.
 """
 
 from __future__ import annotations
