@@ -27,7 +27,7 @@ from cluster import boot
 from cluster.cli.alerts import alert_line
 from cluster.cli.common import err, out, when, when_us
 from cluster.cli.draw import line_plot
-from cluster.cli.shipments import limit_text, series, shipments_table, verdict_text
+from cluster.cli.shipments import series, shipments_table, verdict_text
 from cluster.client import Client, Problem, micros
 from cluster.settings import Settings, load
 from cluster.simulate import Faults, Fleet
@@ -39,11 +39,11 @@ from waybill.v1 import alert_pb2, common_pb2, exposure_pb2, shipment_pb2
 TAGS, GATEWAYS = 64, 5
 START_US = 1_751_846_400_000_000  # 2025-07-07: always the same journeys, and always in the past
 HOUR_S = 3600.0
+MOST_EXCURSIONS = 4
 DEAF_GATEWAY = GATEWAYS - 1
 """This gateway is out of order for some hours; the scene's lorry is the one vehicle that it serves."""
 SHOWN = (
     alert_pb2.ALERT_CHANGE_RAISED,
-    alert_pb2.ALERT_CHANGE_RECURRED,
     alert_pb2.ALERT_CHANGE_REOPENED,
     alert_pb2.ALERT_CHANGE_CORRECTED,
     alert_pb2.ALERT_CHANGE_WITHDRAWN,
@@ -113,21 +113,20 @@ class Teller:
         line = Text.assemble(
             "   ", (word, "dim"), " ", verdict_text(exposure.verdict), f"  judged until {when(exposure.judged_until_time)}"
         )
-        worst = max(exposure.limits, key=lambda row: (row.excursions, row.uncovered_us), default=None)
-        if worst is not None:
-            line.append(f"  ({limit_text(worst.limit)}: {worst.excursions} excursions)")
         out.print(line)
 
     def _excursions(self) -> None:
         shipment_id = self.scene.trip.shipment_id
         request = shipment_pb2.ListExcursionsRequest(shipment_id=shipment_id)
         found: list[exposure_pb2.Excursion] = list(self.client.pages(self.client.shipments.ListExcursions, request, "excursions"))
-        for one in found:
+        for one in found[:MOST_EXCURSIONS]:
             late = "found late, " if one.found_late else ""
             out.print(
                 f"   [red]{escape(one.tag_id)}[/] {one.limit_id} from {when(one.started_time)}, worst {one.extreme:.1f} °C "
                 f"({late}recorded {when(one.recorded_time)})"
             )
+        if len(found) > MOST_EXCURSIONS:
+            out.print(f"   [dim]and {len(found) - MOST_EXCURSIONS} more[/]")
         lines = series(self.client, shipment_id, common_pb2.METRIC_TEMPERATURE_C)
         if found and found[0].tag_id in lines:
             spans = [(micros(one.started_time), micros(one.ended_time)) for one in found if one.tag_id == found[0].tag_id]

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cluster.cli.common import out, when, with_client, word
+from cluster.cli.shipments import metric_unit
 from cluster.client import Client
 from waybill.v1 import alert_pb2, common_pb2
 
@@ -30,6 +31,7 @@ def alert_line(alert: alert_pb2.Alert, change: int = 0, number: int = 0) -> Text
     """One line: number, change, severity, what, where."""
     head = f"{number:>7} " if number else ""
     style = SEVERITY_STYLE.get(alert.severity, "")
+    where = alert.carrier.removeprefix("shipment/") or alert.tag_id
     what = word(alert_pb2.AlertChange, change) or word(alert_pb2.AlertState, alert.state)
     if change in (alert_pb2.ALERT_CHANGE_CLEARED, alert_pb2.ALERT_CHANGE_WITHDRAWN, alert_pb2.ALERT_CHANGE_RESOLVED):
         style = "green"
@@ -37,9 +39,17 @@ def alert_line(alert: alert_pb2.Alert, change: int = 0, number: int = 0) -> Text
         (head, "dim"),
         (f"{what:<12} ", style),
         (f"{word(alert_pb2.AlertKind, alert.kind):<8} ", style),
-        (f"{alert.carrier or alert.tag_id}  ", "bold"),
-        alert.text or alert.limit_id or alert.reason,
+        (f"{where}  ", "bold"),
+        alert_text(alert),
     )
+
+
+def alert_text(alert: alert_pb2.Alert) -> str:
+    """What an alert is about, in words: for goods the limit, the worst value and since when (sensed time)."""
+    if alert.kind == alert_pb2.ALERT_KIND_GOODS and alert.limit_id:
+        worst = f", worst {alert.extreme:.1f} {metric_unit(alert.metric)}" if alert.HasField("extreme") else ""
+        return f"{alert.limit_id} of {alert.profile_id}{worst}, since {when(alert.started_time)}"
+    return alert.text.removeprefix(f"{alert.carrier}: ") or alert.reason
 
 
 def alert_filter(kind: list[str], state: list[str], severity: str, shipment: str, tag: str, active: bool) -> alert_pb2.AlertFilter:
@@ -104,7 +114,7 @@ def alerts(
             word(alert_pb2.AlertKind, alert.kind),
             Text(word(common_pb2.Severity, alert.severity), style=SEVERITY_STYLE.get(alert.severity, "")),
             escape(alert.carrier or alert.tag_id),
-            escape(alert.text),
+            escape(alert_text(alert)),
         )
         count += 1
         if count == limit:

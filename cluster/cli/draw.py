@@ -13,6 +13,19 @@ DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])
 """Bit of a dot by its row and column in the character."""
 
 
+def _joined(
+    at_us: npt.NDArray[np.int64], values: npt.NDArray[np.float64], columns: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """The readings (in order of time), and a point in each column between two that are not far apart: at most 3 usual steps."""
+    if len(at_us) < 2:
+        return at_us, values
+    steps = np.diff(at_us)
+    grid = np.linspace(at_us[0], at_us[-1], 2 * columns).astype(np.int64)
+    near = steps[np.clip(np.searchsorted(at_us, grid, side="right") - 1, 0, len(steps) - 1)] <= 3 * np.median(steps)
+    grid = grid[near]
+    return np.concatenate([at_us, grid]), np.concatenate([values, np.interp(grid, at_us, values)])
+
+
 def line_plot(
     at_us: npt.NDArray[np.int64],
     values: npt.NDArray[np.float64],
@@ -52,7 +65,8 @@ def line_plot(
         return np.asarray(np.clip(np.rint((high - np.asarray(value)) / (high - low) * (rows - 1)).astype(np.int64), 0, rows - 1))
 
     cells = np.zeros((height, width), np.int64)
-    x, y = column(at_us), row(values)
+    joined_us, joined = _joined(at_us, values, columns)
+    x, y = column(joined_us), row(joined)
     top, bottom = np.full(columns, rows), np.full(columns, -1)
     np.minimum.at(top, x, y)
     np.maximum.at(bottom, x, y)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,8 @@ from waybill.v1 import common_pb2, exposure_pb2, profile_pb2, shipment_pb2, tele
 app = typer.Typer(no_args_is_help=True, help="Shipments: what became of a journey, and which there are.")
 
 SHOWN_VISITS = 12
+WIDE = 120
+"""Columns of a terminal that has room for the whole table of shipments."""
 VERDICT_STYLE = {
     common_pb2.VERDICT_WITHIN_LIMITS: "bold green",
     common_pb2.VERDICT_EXCURSION: "bold red",
@@ -263,8 +265,12 @@ def list_(
 def shipments_table(client: Client, shipments: Iterable[Any], *, worst_first: bool = False) -> Table:
     """Shipments with their verdicts, in the order given or those with the most excursions first; one call for each."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for name in ("shipment", "journey", "goods", "state", "profile", "excursions", "worst", "verdict"):
-        table.add_column(name, justify="right" if name == "excursions" else "left", no_wrap=name in ("shipment", "verdict"))
+    shown = ["shipment", "journey", "profile", "state", "excursions", "worst", "verdict"]
+    if out.width < WIDE:
+        shown = ["shipment", "profile", "excursions", "worst", "verdict"]
+    for name in shown:
+        justify: Literal["left", "right"] = "right" if name == "excursions" else "left"
+        table.add_column(name, justify=justify, no_wrap=True, overflow="ellipsis", min_width={"shipment": 20, "verdict": 13}.get(name))
     judged = []
     for shipment in shipments:
         request = shipment_pb2.GetExposureRequest(shipment_id=shipment.shipment_id)
@@ -272,16 +278,16 @@ def shipments_table(client: Client, shipments: Iterable[Any], *, worst_first: bo
     if worst_first:
         judged.sort(key=lambda pair: (-pair[1].excursions, pair[0].shipment_id))
     for shipment, exposure in judged:
-        table.add_row(
-            shipment.shipment_id,
-            escape(shipment.reference),
-            escape(shipment.description),
-            word(shipment_pb2.ShipmentState, shipment.state),
-            shipment.profile_id,
-            str(exposure.excursions or ""),
-            worst_text(exposure),
-            verdict_text(exposure.verdict),
-        )
+        cells: dict[str, str | Text] = {
+            "shipment": shipment.shipment_id,
+            "journey": escape(shipment.reference),
+            "profile": shipment.profile_id,
+            "state": word(shipment_pb2.ShipmentState, shipment.state),
+            "excursions": str(exposure.excursions or ""),
+            "worst": worst_text(exposure),
+            "verdict": verdict_text(exposure.verdict),
+        }
+        table.add_row(*(cells[name] for name in shown))
     return table
 
 

@@ -29,6 +29,17 @@ CARRIED_TAGS = 20_000
 CALLERS = 16
 STOP_RADIUS_M = 3_000.0
 ACTOR = "simulator"
+QUALITY = tag_pb2.QualityTests(
+    metric=common_pb2.METRIC_TEMPERATURE_C,
+    fail_low=-60.0,
+    fail_high=60.0,
+    spike_suspect=8.0,
+    spike_fail=15.0,
+    flat_tolerance=0.01,
+    flat_suspect_s=2 * 3600.0,
+    flat_fail_s=6 * 3600.0,
+)
+"""What a careful operator tests for: a broken wire, a spike, a stuck sensor are the sensor's fault, not the goods'."""
 
 
 @dataclass
@@ -102,6 +113,7 @@ class Playback:
             tag_id=self._names[tag],
             kind={COLD_ROOM: tag_pb2.TAG_KIND_FIXED, PARCEL_KIND: tag_pb2.TAG_KIND_TRACKER}.get(kind, tag_pb2.TAG_KIND_BEACON),
             usual_interval_s=self.fleet.interval_s * int(STEPS_OF_KIND[kind]),
+            quality=[QUALITY],
         )
         self._unless_there(self.client.tags.RegisterTag, tag_pb2.RegisterTagRequest(tag=facts))
 

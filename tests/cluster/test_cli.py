@@ -29,9 +29,9 @@ START_US = 1_751_846_400_000_000
 
 
 @pytest.fixture(scope="module")
-def server(waybill: Running) -> Iterator[tuple[str, str]]:
+def server(waybill: Running) -> tuple[str, str]:
     """The connection option of the running Waybill."""
-    yield "--server", waybill.target
+    return "--server", waybill.target
 
 
 def logger_file(folder: Path, tag: str, temperatures: list[float]) -> Path:
@@ -83,7 +83,7 @@ def test_a_file_that_cannot_be_used_says_why_and_the_others_are_imported(server:
         (("import", "ibutton", "x", "--profile", "usp-crt"), "belong to --shipment"),
         (("import", "ibutton", "x", "--shipment", "S", "--from", "soon"), "--from: time 'soon'"),
         (("simulate", "--faults", "rain"), "unknown fault 'rain'"),
-        (("simulate", "--tags", "2000000"), "2000000 is not in the range"),
+        (("simulate", "--tags", "2000000"), "1000000"),
         (("alerts", "--kind", "weather"), "not one of goods, sensor"),
         (("shipment", "list", "--state", "lost"), "not planned, in-transit"),
         (("status", "--key", __file__), "--certificate and --key come together"),
