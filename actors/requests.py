@@ -43,7 +43,7 @@ def digest(arguments: Arguments) -> str:
 
 
 def text(arguments: Arguments, name: str, *, within: str = "", required: bool = False, longest: int = TEXT_MAX) -> str:
-    """Printable text of at most `longest` characters, "" where not given."""
+    """Printable text of at most `longest` characters, "" where not given. Texts longer than a name may have line breaks."""
     field = within + name
     value = arguments.get(name)
     if value is None or value == "":
@@ -54,7 +54,8 @@ def text(arguments: Arguments, name: str, *, within: str = "", required: bool = 
         raise InvalidArgument("must be text", field=field, value=value)
     if len(value) > longest:
         raise InvalidArgument(f"must have at most {longest} characters, has {len(value)}", field=field, value=value)
-    if not value.isprintable() or value != value.strip():
+    plain = value.replace("\n", "") if longest > NAME_MAX else value
+    if not plain.isprintable() or value != value.strip():
         raise InvalidArgument("must be printable characters without blanks at the ends", field=field, value=value)
     return value
 

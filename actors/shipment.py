@@ -6,7 +6,7 @@ it needs, and since a shard handles the commands of its inhabitants one after th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Engine
@@ -55,22 +55,12 @@ class ShipmentPopulation:
         self.look_us = 0
         """When lateness is to be looked for next; 0: at the next tick."""
         self.commands: dict[str, Handler] = {
-            "shipment.create": self._once("shipment.create", self.create),
-            "shipment.update": self._once("shipment.update", self.update),
-            "shipment.cancel": self._once("shipment.cancel", self.cancel),
-            "shipment.milestone": self._once("shipment.milestone", self.milestone),
+            "shipment.create": carrier.once(engine, "shipment.create", self.create),
+            "shipment.update": carrier.once(engine, "shipment.update", self.update),
+            "shipment.cancel": carrier.once(engine, "shipment.cancel", self.cancel),
+            "shipment.milestone": carrier.once(engine, "shipment.milestone", self.milestone),
             "shipment.profile_changed": self.profile_changed,
         }
-
-    def _once(self, name: str, decide: Callable[[Session, Arguments, int], Decision]) -> Handler:
-        """A command with a request id; lateness is looked for after it."""
-        handler = carrier.once(self.engine, name, decide)
-
-        def command(arguments: Arguments, now_us: int) -> Decision:
-            self.look_us = 0
-            return handler(arguments, now_us)
-
-        return command
 
     # ------------------------------------------------------------ commands
 
@@ -325,6 +315,9 @@ class ShipmentPopulation:
         alerts = queries.active_alerts(session, "late", [name])
         if alerts:
             self._judge_lateness(decision, record, alerts, queries.visited_fences(session, [name]), now_us)
+        found = journey.lateness(row, record.stops, {}, now_us)
+        due_us = now_us if found.overdue else found.next_us
+        self.look_us = self.look_us if due_us is None else min(self.look_us, due_us + 1)
         decision.answer = answer(record)
         decision.events.append(EventDraft(kind=kind, at_us=at_us, body=decision.answer, carrier=name))
         return decision

@@ -18,12 +18,9 @@ from actors.journal.tables import (
     Alert,
     CarrierPlan,
     Custody,
-    CustodyRevision,
-    Event,
     EventCounter,
     Excursion,
     ExcursionRevision,
-    Exposure,
     HandlingUnit,
     HandlingUnitLot,
     Item,
@@ -312,17 +309,6 @@ def custodies(
     return list(session.exec(query.order_by(col(Custody.from_us), col(Custody.custody_id)).limit(limit)))
 
 
-def custody(session: Session, custody_id: int) -> Custody | None:
-    """One custody."""
-    return session.get(Custody, custody_id)
-
-
-def custody_revisions(session: Session, custody_id: int) -> list[CustodyRevision]:
-    """What a custody said at each etag."""
-    query = select(CustodyRevision).where(CustodyRevision.custody_id == custody_id)
-    return list(session.exec(query.order_by(col(CustodyRevision.etag))))
-
-
 def excursions(
     session: Session, carrier: str, *, after: tuple[int, int] | None = None, limit: int, retracted: bool = False
 ) -> list[Excursion]:
@@ -354,18 +340,6 @@ def visits(session: Session, carrier: str, *, limit: int, kinds: Sequence[str] =
     if kinds:
         query = query.where(col(Visit.kind).in_(list(kinds)))
     return list(session.exec(query.order_by(col(Visit.entered_us), col(Visit.visit_id)).limit(limit)))
-
-
-def exposures(session: Session, carrier: str) -> list[Exposure]:
-    """Exposure sums of a carrier's closed custodies."""
-    query = select(Exposure).where(Exposure.carrier == carrier)
-    return list(session.exec(query.order_by(col(Exposure.custody_id), col(Exposure.limit_id))))
-
-
-def carrier_events(session: Session, carriers: Sequence[str], after: int, limit: int) -> list[Event]:
-    """Events of some carriers with numbers above `after`, in order."""
-    query = select(Event).where(col(Event.number) > after, col(Event.carrier).in_(list(carriers)))
-    return list(session.exec(query.order_by(col(Event.number)).limit(limit)))
 
 
 def last_event_number(session: Session) -> int:

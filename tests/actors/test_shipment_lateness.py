@@ -45,6 +45,14 @@ def test_lateness_is_raised_once(world: World) -> None:
     assert world.events().count("alert.raised") == 1
 
 
+def test_shipment_that_comes_after_a_quiet_tick_is_looked_for_in_time(world: World) -> None:
+    assert not world.tick(START_US + HOUR_US)
+    stops = [{"stop_id": "near", "planned_arrival_us": START_US + 2 * HOUR_US}]
+    world.do("shipment.create", shipment={"shipment_id": "S2", "stops": stops})
+    assert world.tick(START_US + 2 * HOUR_US + 1)
+    assert [alert.carrier for alert in world.alerts()] == ["shipment/S2"]
+
+
 def test_told_arrival_ends_lateness_at_its_time(world: World) -> None:
     world.tick(DUE_US + 2 * HOUR_US)
     arrive(world, "hub", DUE_US + 2 * HOUR_US - 1)
