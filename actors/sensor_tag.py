@@ -31,7 +31,7 @@ from actors.rules.readings import (
     Batch,
     Groups,
 )
-from actors.tags import admit, clock, entry, past, snapshot, special, whole
+from actors.tags import admit, clock, entry, faults, past, snapshot, special, whole
 from actors.tags.changes import Changes
 from actors.tags.columns import MIN_US, SPECIAL_QUALITY
 from actors.tags.commands import apply
@@ -133,6 +133,8 @@ class SensorTags:
         self.head = Head(self.ring, self.next_id)
         self.series: dict[int, special.Series] = {}
         self.quality: dict[int, QualitySettings] = {}
+        self.faults: dict[int, set[int]] = {}
+        """Per tag the column codes whose newest value is flagged *fail*."""
         self.held: dict[int, set[tuple[int, int, int]]] = {}
         """Per tag the (sensed_us, boot, sequence) of readings that are still in the future."""
         self.priors: dict[int, dict[str, int]] = {}
@@ -316,13 +318,17 @@ class SensorTags:
         from_us = int(self.head.tags[tag]["custody_from_us"])
         settings = self.quality.get(tag)
         known = self.series.get(tag)
+        _, batch = self._of_this_batch(tag, from_us)
         if known is None:
-            _, batch = self._series_since(tag, from_us)
-        else:
-            _, batch = self._of_this_batch(tag, from_us)
-            if not len(batch):
+            _, everything = self._series_since(tag, from_us)
+            if len(everything) > len(batch):
+                self.series[tag] = special.judge_all(self.head, tag, whole.ordered(everything), settings, cause, changes)
                 return
-        self.series[tag] = special.take(self.head, tag, known, batch, settings, cause, changes)
+            known = special.nothing()
+        if len(batch):
+            self.series[tag] = series = special.take(self.head, tag, known, batch, settings, cause, changes)
+            if settings is not None:
+                faults.state(self, tag, series, batch, changes)
 
     def _of_this_batch(self, tag: int, from_us: int) -> tuple[I4, Batch]:
         ring = self.ring

@@ -49,10 +49,11 @@ ALERT_ACTIONS = ("acknowledge", "assign", "comment", "resolve")
 
 @dataclass(frozen=True, slots=True)
 class ShardConfig:
-    """What a shard is told. `committer_socket` and `committer_authkey` are where the store finds its committer by itself if empty."""
+    """What a shard is told. `namespace`: the Ray namespace of the system's shards, where they find each other."""
 
     database_url: str
     shards: int
+    namespace: str | None = None
     ring_bytes: int = 64 << 20
     snapshot_readings: int = 1_000_000
     tick_s: float = 5.0
@@ -267,7 +268,7 @@ class Shard:
         for other in range(self.config.shards):
             if other != self.number:
                 try:
-                    ray.get_actor(shard_name(other)).poke.remote()
+                    ray.get_actor(shard_name(other), namespace=self.config.namespace).poke.remote()
                 except (ValueError, ray.exceptions.RayError):
                     continue  # it looks into its mailbox at its next tick anyhow
 

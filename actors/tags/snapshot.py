@@ -37,6 +37,7 @@ def dump(tags: SensorTags) -> bytes:
         "series": tags.series,
         "quality": tags.quality,
         "held": tags.held,
+        "faults": tags.faults,
     }
     return pickle.dumps(state, protocol=5)
 
@@ -59,4 +60,5 @@ def restore(tags: SensorTags, data: bytes) -> None:
     head.track_tag, head.visit_tag = (grown(column, 64) for column in state["owners"])
     head.rulebook, head.custodies = state["rulebook"], state["custodies"]
     head.excursions, head.stated_visits = state["excursions"], state["visits"]
-    tags.ranges, tags.series, tags.quality, tags.held = state["ranges"], state["series"], state["quality"], state["held"]
+    tags.ranges, tags.series, tags.quality = state["ranges"], state["series"], state["quality"]
+    tags.held, tags.faults = state["held"], state["faults"]

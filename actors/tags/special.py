@@ -33,12 +33,16 @@ def failures(batch: Batch, settings: quality.QualitySettings | None) -> readings
     return np.asarray(whole.quality_flags(batch, settings) == FAIL)
 
 
+def nothing() -> Series:
+    """The series of a custody that has no reading yet."""
+    none = np.zeros(0, np.int64)
+    return Series(Batch(np.zeros(0, np.int32), none, none, none, (), np.zeros((0, 0))), np.zeros((0, 0), np.bool_))
+
+
 def take(
-    head: Head, tag: int, series: Series | None, new: Batch, settings: quality.QualitySettings | None, cause: str, changes: Changes
+    head: Head, tag: int, series: Series, new: Batch, settings: quality.QualitySettings | None, cause: str, changes: Changes
 ) -> Series:
-    """Judge the tag's open custody with `new` readings of it (any order, tag 0); `series` is None where all of them are in `new`."""
-    if series is None:
-        return judge_all(head, tag, whole.ordered(new), settings, cause, changes)
+    """Judge the tag's open custody with `new` readings of it (any order, tag 0) after those of `series`."""
     merged = whole.ordered(readings.concatenate([series.batch, new]))
     old = len(series.batch)
     appended = bool(
@@ -47,7 +51,9 @@ def take(
         and np.array_equal(merged.boot[:old], series.batch.boot)
     )
     failed = failures(merged, settings)
-    if not appended or merged.codes != series.batch.codes or not np.array_equal(failed[:, :old], series.failed):
+    known_failed = np.zeros((len(merged.codes), old), np.bool_)
+    known_failed[[merged.codes.index(code) for code in series.batch.codes]] = series.failed
+    if not appended or not np.array_equal(failed[:, :old], known_failed):
         return judge_all(head, tag, merged, settings, "quality" if appended and settings is not None else cause, changes)
     usable = Batch(merged.tag, merged.sensed_us, merged.boot, merged.sequence, merged.codes, np.where(failed, np.nan, merged.values))
     _move_on(head, tag, usable, old, changes)

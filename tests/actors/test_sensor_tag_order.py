@@ -93,7 +93,16 @@ def expected(journey: Journey) -> tuple[list[tuple[Any, ...]], dict[tuple[int, s
 
 def stated(shard: OneShard) -> list[tuple[Any, ...]]:
     def facts(row: Excursion) -> tuple[Any, ...]:
-        return (row.limit_id, row.started_us, row.triggered_us, row.ended_us, row.violation_us, row.uncovered_us, row.extreme, row.extreme_us)
+        return (
+            row.limit_id,
+            row.started_us,
+            row.triggered_us,
+            row.ended_us,
+            row.violation_us,
+            row.uncovered_us,
+            row.extreme,
+            row.extreme_us,
+        )
 
     return [facts(row) for row in shard.excursions()]
 

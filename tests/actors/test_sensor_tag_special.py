@@ -1,0 +1,105 @@
+"""Tags with mkt limits or quality settings: their windows and neighbours reach back, and any arrival still gives the same."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+
+from actors.rules import mkt
+from actors.rules.plan import make_plan
+from actors.rules.profiles import Limit, Profile, shipped
+from actors.rules.readings import MINUTE_US, NO_SEQUENCE, Batch
+from tests.actors.memory import OneShard
+
+START = 1_700_000_000_000_000
+NOW = START + 100 * 24 * 60 * MINUTE_US
+CARRIER = "shipment/S1"
+MKT = Limit(limit_id="mkt", metric="temperature_c", direction="above", threshold=8.0, mode="mkt", window_us=24 * 60 * MINUTE_US)
+HOT = Limit(limit_id="hot", metric="temperature_c", direction="above", threshold=20.0)
+
+
+def batch(minutes: list[int], temperatures: list[float]) -> Batch:
+    n = len(minutes)
+    none = np.full(n, NO_SEQUENCE, np.int64)
+    times = np.array([START + minute * MINUTE_US for minute in minutes], np.int64)
+    return Batch(np.zeros(n, np.int32), times, none, none, (0,), np.array([temperatures]))
+
+
+def shard_with(*limits: Limit) -> OneShard:
+    shard = OneShard()
+    profile = Profile(profile_id="p", version=1, name="p", limits=limits)
+    shard.put_plan(make_plan(CARRIER, 1, [(0, profile)]))
+    return shard
+
+
+def facts(shard: OneShard) -> list[tuple[Any, ...]]:
+    rows = shard.excursions()
+    return [(row.limit_id, row.started_us, row.triggered_us, row.ended_us) for row in rows]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_mkt_excursions_are_those_of_in_order_arrival(seed: int) -> None:
+    chance = random.Random(seed)
+    minutes = sorted(chance.sample(range(3 * 24 * 60), 120))
+    temperatures = [chance.choice([3.0, 6.0, 9.0, 15.0]) for _ in minutes]
+    ordered = shard_with(MKT, HOT)
+    ordered.command("tag.assign", NOW, tag_id="T", carrier=CARRIER, from_us=START)
+    ordered.ingest(["T"], batch(minutes, temperatures), NOW)
+    pairs = list(zip(minutes, temperatures, strict=True))
+    chance.shuffle(pairs)
+    shuffled = shard_with(MKT, HOT)
+    told = chance.randint(0, 100)
+    for at in range(0, len(pairs), 10):
+        if at >= told >= 0:
+            shuffled.command("tag.assign", NOW, tag_id="T", carrier=CARRIER, from_us=START)
+            told = -1
+        some = pairs[at : at + 10]
+        shuffled.ingest(["T"], batch([m for m, _ in some], [t for _, t in some]), NOW)
+        if chance.random() < 0.2:
+            shuffled = shuffled.restarted()
+    assert facts(shuffled) == facts(ordered)
+    # The trailing MKT itself, at the readings at which the excursions begin: at or above the threshold, and not before.
+    times = np.array([START + minute * MINUTE_US for minute in minutes], np.int64)
+    series = mkt.trailing_mkt_c(times, np.array(temperatures), times, MKT.window_us, 60 * MINUTE_US, START)
+    begins = [int(t) for t, m, before in zip(times[1:], series[1:], series[:-1], strict=True) if m > 8.0 and not before > 8.0]
+    assert [row[1] for row in facts(ordered) if row[0] == "mkt"] == begins
+
+
+QUALITY = {"metrics": {"temperature_c": {"fail_high": 60.0, "spike_suspect": 5.0, "spike_fail": 10.0}}}
+
+
+def test_a_failing_sensor_raises_a_sensor_alert_and_no_goods_alert() -> None:
+    shard = shard_with(HOT)
+    shard.command("tag.register", NOW, tag_id="T", quality=QUALITY)
+    shard.command("tag.assign", NOW, tag_id="T", carrier=CARRIER, from_us=START)
+    shard.ingest(["T"], batch([0, 1, 2, 3], [5.0, 5.0, 85.0, 5.0]), NOW)
+    assert shard.excursions() == []
+    changes = [(c.key, c.change) for commit in shard.journal.commits for c in commit.conditions]
+    assert changes == [("sensor|T|temperature_c", "raise"), ("sensor|T|temperature_c", "clear")]
+
+
+def test_a_spike_is_an_excursion_until_its_successor_shows_that_it_was_one() -> None:
+    shard = shard_with(HOT)
+    shard.command("tag.register", NOW, tag_id="T", quality=QUALITY)
+    shard.command("tag.assign", NOW, tag_id="T", carrier=CARRIER, from_us=START)
+    shard.ingest(["T"], batch([0, 1, 2], [5.0, 5.0, 30.0]), NOW)
+    assert [row.started_us for row in shard.excursions()] == [START + 2 * MINUTE_US]
+    shard.ingest(["T"], batch([3], [5.0]), NOW)
+    assert shard.excursions() == []
+    assert [(row.revision, row.state, row.cause) for row in shard.journal.revisions] == [
+        (1, "CONFIRMED", "reading"),
+        (2, "RETRACTED", "quality"),
+    ]
+
+
+def test_the_shipped_room_temperature_profile_finds_its_excursions_in_order() -> None:
+    shard = shard_with(*shipped()["usp-crt"].limits)
+    shard.command("tag.assign", NOW, tag_id="T", carrier=CARRIER, from_us=START)
+    for at in range(0, 600, 60):
+        shard.ingest(["T"], batch(list(range(at, at + 60, 10)), [30.0] * 6), NOW)
+    stated = shard.excursions()
+    assert {row.limit_id for row in stated} == {limit.limit_id for limit in shipped()["usp-crt"].limits if limit.mode == "mkt"}
+    assert not any(row.found_late for row in stated)
