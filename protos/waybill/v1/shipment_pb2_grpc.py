@@ -152,7 +152,7 @@ class ShipmentServiceServicer:
         """Puts a tag on the shipment, or on one of its handling units, from `from_time` (sensed time; may lie in the past) until it is released.
         Readings that are there already are judged at once, under cause CUSTODY. A tag that nobody has heard of is registered.
         NOT_FOUND: shipment or handling unit. CUSTODY_OVERLAP: the tag rides elsewhere in that time; names the custody and its carrier. INVALID_ARGUMENT: a reversed interval, an end later than now.
-        FAILED_PRECONDITION: the shipment is cancelled. The same assignment again (same tag, carrier, unit and start) gives the custody that is there. Idempotent by `request_id`.
+        FAILED_PRECONDITION: the shipment is cancelled. The same assignment again (same tag, carrier, unit and times) gives the custody that is there, so with a stated `from_time` it may be sent again; `request_id` adds nothing to that.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -160,7 +160,7 @@ class ShipmentServiceServicer:
 
     def ReleaseTag(self, request, context):
         """Ends a tag's open custody on the shipment at `until_time` (sensed time; absent: now; may lie in the past, not before the custody's start). Readings after that end are re-judged
-        without the shipment. A custody that is ended already is corrected by TagService.CorrectCustody; releasing again with the same end gives the same answer.
+        without the shipment. A custody that is ended already is corrected by TagService.CorrectCustody; releasing again with the same stated end gives the same answer, so it may be sent again; `request_id` adds nothing to that.
         NOT_FOUND: shipment, or the tag has no open custody on it. INVALID_ARGUMENT: an end later than now or not after the start.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

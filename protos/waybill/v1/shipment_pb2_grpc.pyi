@@ -57,11 +57,11 @@ class ShipmentServiceStub:
     """Puts a tag on the shipment, or on one of its handling units, from `from_time` (sensed time; may lie in the past) until it is released.
     Readings that are there already are judged at once, under cause CUSTODY. A tag that nobody has heard of is registered.
     NOT_FOUND: shipment or handling unit. CUSTODY_OVERLAP: the tag rides elsewhere in that time; names the custody and its carrier. INVALID_ARGUMENT: a reversed interval, an end later than now.
-    FAILED_PRECONDITION: the shipment is cancelled. The same assignment again (same tag, carrier, unit and start) gives the custody that is there. Idempotent by `request_id`.
+    FAILED_PRECONDITION: the shipment is cancelled. The same assignment again (same tag, carrier, unit and times) gives the custody that is there, so with a stated `from_time` it may be sent again; `request_id` adds nothing to that.
     """
     ReleaseTag: _grpc.UnaryUnaryMultiCallable[_shipment_pb2.ReleaseTagRequest, _shipment_pb2.ReleaseTagResponse]
     """Ends a tag's open custody on the shipment at `until_time` (sensed time; absent: now; may lie in the past, not before the custody's start). Readings after that end are re-judged
-    without the shipment. A custody that is ended already is corrected by TagService.CorrectCustody; releasing again with the same end gives the same answer.
+    without the shipment. A custody that is ended already is corrected by TagService.CorrectCustody; releasing again with the same stated end gives the same answer, so it may be sent again; `request_id` adds nothing to that.
     NOT_FOUND: shipment, or the tag has no open custody on it. INVALID_ARGUMENT: an end later than now or not after the start.
     """
     RecordMilestone: _grpc.UnaryUnaryMultiCallable[_shipment_pb2.RecordMilestoneRequest, _shipment_pb2.RecordMilestoneResponse]
@@ -112,11 +112,11 @@ class ShipmentServiceAsyncStub(ShipmentServiceStub):
     """Puts a tag on the shipment, or on one of its handling units, from `from_time` (sensed time; may lie in the past) until it is released.
     Readings that are there already are judged at once, under cause CUSTODY. A tag that nobody has heard of is registered.
     NOT_FOUND: shipment or handling unit. CUSTODY_OVERLAP: the tag rides elsewhere in that time; names the custody and its carrier. INVALID_ARGUMENT: a reversed interval, an end later than now.
-    FAILED_PRECONDITION: the shipment is cancelled. The same assignment again (same tag, carrier, unit and start) gives the custody that is there. Idempotent by `request_id`.
+    FAILED_PRECONDITION: the shipment is cancelled. The same assignment again (same tag, carrier, unit and times) gives the custody that is there, so with a stated `from_time` it may be sent again; `request_id` adds nothing to that.
     """
     ReleaseTag: _aio.UnaryUnaryMultiCallable[_shipment_pb2.ReleaseTagRequest, _shipment_pb2.ReleaseTagResponse]  # type: ignore[assignment]
     """Ends a tag's open custody on the shipment at `until_time` (sensed time; absent: now; may lie in the past, not before the custody's start). Readings after that end are re-judged
-    without the shipment. A custody that is ended already is corrected by TagService.CorrectCustody; releasing again with the same end gives the same answer.
+    without the shipment. A custody that is ended already is corrected by TagService.CorrectCustody; releasing again with the same stated end gives the same answer, so it may be sent again; `request_id` adds nothing to that.
     NOT_FOUND: shipment, or the tag has no open custody on it. INVALID_ARGUMENT: an end later than now or not after the start.
     """
     RecordMilestone: _aio.UnaryUnaryMultiCallable[_shipment_pb2.RecordMilestoneRequest, _shipment_pb2.RecordMilestoneResponse]  # type: ignore[assignment]
@@ -200,7 +200,7 @@ class ShipmentServiceServicer(metaclass=_abc_1.ABCMeta):
         """Puts a tag on the shipment, or on one of its handling units, from `from_time` (sensed time; may lie in the past) until it is released.
         Readings that are there already are judged at once, under cause CUSTODY. A tag that nobody has heard of is registered.
         NOT_FOUND: shipment or handling unit. CUSTODY_OVERLAP: the tag rides elsewhere in that time; names the custody and its carrier. INVALID_ARGUMENT: a reversed interval, an end later than now.
-        FAILED_PRECONDITION: the shipment is cancelled. The same assignment again (same tag, carrier, unit and start) gives the custody that is there. Idempotent by `request_id`.
+        FAILED_PRECONDITION: the shipment is cancelled. The same assignment again (same tag, carrier, unit and times) gives the custody that is there, so with a stated `from_time` it may be sent again; `request_id` adds nothing to that.
         """
 
     @_abc_1.abstractmethod
@@ -210,7 +210,7 @@ class ShipmentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_shipment_pb2.ReleaseTagResponse, _abc.Awaitable[_shipment_pb2.ReleaseTagResponse]]:
         """Ends a tag's open custody on the shipment at `until_time` (sensed time; absent: now; may lie in the past, not before the custody's start). Readings after that end are re-judged
-        without the shipment. A custody that is ended already is corrected by TagService.CorrectCustody; releasing again with the same end gives the same answer.
+        without the shipment. A custody that is ended already is corrected by TagService.CorrectCustody; releasing again with the same stated end gives the same answer, so it may be sent again; `request_id` adds nothing to that.
         NOT_FOUND: shipment, or the tag has no open custody on it. INVALID_ARGUMENT: an end later than now or not after the start.
         """
 
