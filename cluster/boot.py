@@ -233,6 +233,7 @@ def _shard_config(running: Running) -> ShardConfig:
     return ShardConfig(
         database_url=settings.url_text,
         shards=settings.shards or 0,
+        namespace=settings.ray_namespace,
         ring_bytes=settings.ring_bytes,
         snapshot_readings=settings.snapshot_readings,
         tick_s=settings.tick_s,

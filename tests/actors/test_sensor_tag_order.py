@@ -5,6 +5,7 @@ excursions, sums and counters as in-order, once-only arrival judged by the plain
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,7 @@ def journeys(draw: Any) -> Journey:
         minute += step
         readings.append((minute, number, draw(temperatures)))
     cuts = sorted(draw(st.sets(st.integers(0, minute + 30), min_size=1, max_size=4)))
-    spans: list[tuple[int, int | None]] = list(zip(cuts[:-1], cuts[1:], strict=True))
+    spans: list[tuple[int, int | None]] = list(itertools.pairwise(cuts))
     if draw(st.booleans()):
         spans = spans[::2]
     if draw(st.booleans()) or not spans:
