@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import numba
+import numpy.typing as npt
 
 P = ParamSpec("P")
 R = TypeVar("R")
+A = TypeVar("A", bound=npt.NDArray[Any])
 
 
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
@@ -18,3 +20,11 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
     """
     fast: Callable[P, R] = numba.njit(cache=True, nogil=True, fastmath=False, error_model="numpy")(function)
     return fast
+
+
+def frozen(array: A) -> A:
+    """A read-only view. numba compiles a function once for writable and once for read-only arguments, in every mixture of them;
+    columns that come from Ray or from `codec.decode` are read-only, others not. Frozen, they are all one kind: no call compiles again."""
+    view = array.view()
+    view.flags.writeable = False
+    return view

@@ -26,9 +26,7 @@ class DomainError(Exception):
         return (_rebuild, (type(self), self.rule, self.field, self.value, self.retry_after_s))
 
 
-def _rebuild(
-    kind: type[DomainError], rule: str, field: str, value: str, retry_after_s: float | None
-) -> DomainError:
+def _rebuild(kind: type[DomainError], rule: str, field: str, value: str, retry_after_s: float | None) -> DomainError:
     return kind(rule, field=field, value=value, retry_after_s=retry_after_s)
 
 

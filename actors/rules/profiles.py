@@ -25,6 +25,8 @@ SEVERITIES = ("INFO", "WARNING", "CRITICAL")
 DIRECTIONS = {"above": 1, "below": -1}
 MODES = {"single": 1, "cumulative": 2, "mkt": 3}
 WEIGHTS = ("hold", "trapezoid")
+LIMITED = tuple(name for name in CODE if name not in ("latitude_deg", "longitude_deg", "gps_accuracy_m"))
+"""What can have limits. Where a tag is, is for geofences and the route."""
 LONGEST_US = 100 * 366 * 86_400 * SECOND_US
 """No duration of a profile is longer than this century."""
 MOST_LIMITS = 64
@@ -165,7 +167,7 @@ def validate(profile: Profile) -> None:
 
 def _validate_limit(at: str, limit: Limit) -> None:
     _require(bool(_ID.fullmatch(limit.limit_id)), at + "limit_id", limit.limit_id, "must be 1 to 64 of a-z, 0-9, '.', '_' and '-'")
-    _require(limit.metric in CODE, at + "metric", limit.metric, f"must be one of {', '.join(CODE)}")
+    _require(limit.metric in LIMITED, at + "metric", limit.metric, f"must be one of {', '.join(LIMITED)}")
     _require(limit.direction in DIRECTIONS, at + "direction", limit.direction, "must be above or below")
     _require(limit.mode in MODES, at + "mode", limit.mode, f"must be one of {', '.join(MODES)}")
     _require(limit.severity in SEVERITIES, at + "severity", limit.severity, f"must be one of {', '.join(SEVERITIES)}")

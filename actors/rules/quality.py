@@ -28,9 +28,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from actors.rules._compile import compiled
+from actors.rules._compile import compiled, frozen
 from actors.rules.errors import InvalidArgument
 from actors.rules.geodesy import bounds, distance_m, normal
+from actors.rules.profiles import LONGEST_US
 from actors.rules.readings import (
     CODE,
     COLUMNS,
@@ -100,8 +101,11 @@ class QualitySettings:
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> QualitySettings:
-        """Settings from `to_data`."""
-        return cls(**{**data, "metrics": {name: MetricSettings(**metric) for name, metric in data.get("metrics", {}).items()}})
+        """Settings from `to_data`. Raises TypeError for data of another shape; the values are for `validate`."""
+        metrics = data.get("metrics", {})
+        if not isinstance(metrics, Mapping):
+            raise TypeError("metrics must be an object")
+        return cls(**{**data, "metrics": {name: MetricSettings(**metric) for name, metric in metrics.items()}})
 
     def row(self, code: int) -> Rows:
         """The kernel's settings of one column, shape (1,)."""
@@ -129,6 +133,9 @@ def validate(settings: QualitySettings) -> None:
         _validate_metric(f"metrics.{name}.", metric)
     for limit in ("speed_suspect_mps", "speed_fail_mps"):
         _require_positive(limit, getattr(settings, limit))
+    for name in ("not_before", "not_after"):
+        at_us = getattr(settings, f"{name}_us")
+        _require(_is_whole(at_us) and EARLIEST_US <= at_us <= LATEST_US, name, at_us, "must lie between the years 2000 and 2200")
     _require_order("speed_fail_mps", settings.speed_suspect_mps, settings.speed_fail_mps, "must be more than speed_suspect_mps")
     _require_order("not_after", settings.not_before_us, settings.not_after_us, "must be later than not_before")
 
@@ -136,9 +143,13 @@ def validate(settings: QualitySettings) -> None:
 def _validate_metric(at: str, metric: MetricSettings) -> None:
     for name in ("fail_low", "fail_high", "suspect_low", "suspect_high"):
         value = getattr(metric, name)
-        _require(value is None or math.isfinite(value), at + name, value, "must be a finite number")
-    for name in ("spike_suspect", "spike_fail", "rate_per_s", "flat_tolerance", "flat_suspect_us", "flat_fail_us", "gap_us"):
-        _require_positive(at + name.removesuffix("_us"), getattr(metric, name))
+        _require(value is None or _is_number(value), at + name, value, "must be a finite number")
+    for name in ("spike_suspect", "spike_fail", "rate_per_s", "flat_tolerance"):
+        _require_positive(at + name, getattr(metric, name))
+    for name in ("flat_suspect", "flat_fail", "gap"):
+        value = getattr(metric, f"{name}_us")
+        fits = value is None or (_is_whole(value) and 0 < value <= LONGEST_US)
+        _require(fits, at + name, value, "must be whole microseconds, more than 0 and at most 100 years")
     _require_order(at + "fail_high", metric.fail_low, metric.fail_high, "must be more than fail_low")
     _require_order(at + "suspect_high", metric.suspect_low, metric.suspect_high, "must be more than suspect_low")
     _require_order(at + "suspect_low", metric.fail_low, metric.suspect_low, "must be more than fail_low")
@@ -150,8 +161,16 @@ def _validate_metric(at: str, metric: MetricSettings) -> None:
     _require((metric.flat_tolerance is not None) == has_duration, at + "flat_tolerance", metric.flat_tolerance, rule)
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _require_positive(name: str, value: float | None) -> None:
-    _require(value is None or (math.isfinite(value) and value > 0), name, value, "must be a number above 0")
+    _require(value is None or (_is_number(value) and value > 0), name, value, "must be a number above 0")
 
 
 def _require_order(name: str, low: float | None, high: float | None, rule: str) -> None:
@@ -186,10 +205,15 @@ def flags(settings: QualitySettings | None, codes: Sequence[int], sensed_us: I8,
     return found
 
 
+def untested(values: F8) -> U1:
+    """The flags of plausible readings (see `readings.check`) of a tag without settings: NOT_EVALUATED, or MISSING where absent."""
+    return np.where(np.isnan(values), np.uint8(MISSING), np.uint8(NOT_EVALUATED))
+
+
 def flags_of_segments(settings: Rows, start: I8, sensed_us: I8, values: F8) -> U1:
     """One metric of many series at once: series s is rows start[s]:start[s + 1], under settings[s] (a ROW each). Flags (n,)."""
     found = np.empty(len(values), np.uint8)
-    _flags(settings, start, sensed_us, values, found)
+    _flags(frozen(settings), frozen(start), frozen(sensed_us), frozen(values), found)
     return found
 
 
@@ -197,7 +221,8 @@ def speed_flags_of_segments(limits_mps: F8, start: I8, sensed_us: I8, latitude: 
     """Impossible speed of many series at once; limits_mps (s, 2): suspect and fail, NaN for none. The geodesic decides near a limit."""
     found = np.empty(len(latitude), np.uint8)
     before = np.empty(len(latitude), np.int64)
-    if _speed_flags(limits_mps, start, sensed_us, latitude, longitude, found, before):
+    columns = frozen(start), frozen(sensed_us), frozen(latitude), frozen(longitude)
+    if _speed_flags(frozen(limits_mps), *columns, found, before):
         for i in np.flatnonzero(found == _UNDECIDED):
             j = before[i]
             metres = distance_m(latitude[i], longitude[i], latitude[j], longitude[j])

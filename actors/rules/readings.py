@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from actors.rules._compile import compiled
+from actors.rules._compile import compiled, frozen
 
 I8 = npt.NDArray[np.int64]
 I4 = npt.NDArray[np.int32]
@@ -146,7 +146,8 @@ def check(batch: Batch, received_us: int, present: B1 | None = None) -> tuple[li
     why = np.zeros(len(batch), np.uint8)
     codes = np.array(batch.codes, np.int64)
     asked = _NOT_ASKED if present is None else present
-    wrong = _check(batch.sensed_us, batch.boot, batch.sequence, codes, batch.values, asked, _LOW, _HIGH, why)
+    columns = frozen(batch.sensed_us), frozen(batch.boot), frozen(batch.sequence)
+    wrong = _check(*columns, codes, frozen(batch.values), frozen(asked), _LOW, _HIGH, why)
     if not wrong:
         return [], np.ones(len(batch), np.bool_)
     refusals = [_refusal(batch, int(row), int(why[row]), received_us) for row in np.flatnonzero(why)]
@@ -249,7 +250,7 @@ def group(tag: I4, sensed_us: I8, boot: I8, sequence: I8, n_tags: int, scratch: 
     if len(tag) and not 0 <= int(tag.min()) <= int(tag.max()) < n_tags:
         raise IndexError(f"tag index outside 0 … {n_tags - 1}")
     slot = (scratch or Scratch()).room_for(n_tags)
-    return Groups(*_group(tag, sensed_us, boot, sequence, slot))
+    return Groups(*_group(frozen(tag), frozen(sensed_us), frozen(boot), frozen(sequence), slot))
 
 
 @compiled
@@ -365,5 +366,4 @@ def warm_up() -> None:
     one = np.zeros(1, np.int64)
     batch = Batch(np.zeros(1, np.int32), one + EARLIEST_US, one, one, (0,), np.zeros((1, 1)))
     check(batch, 0)
-    check(batch, 0, np.ones((1, 1), np.bool_))
     group(batch.tag, batch.sensed_us, one, one, 1)

@@ -17,9 +17,9 @@ def worst(found: Sequence[int]) -> int:
 def flags(rules: Mapping[str, float], times_us: Sequence[int], values: Sequence[float | None]) -> list[int]:
     """One flag a value; None is an absent value. `rules` holds only the settings that are given."""
     present = [i for i, value in enumerate(values) if value is not None]
+    series = [(time_us, value) for time_us, value in zip(times_us, values, strict=True) if value is not None]
     out = [MISSING] * len(values)
     for k, i in enumerate(present):
-        series = [(times_us[j], values[j]) for j in present]
         out[i] = worst(
             [gross(rules, series, k), spike(rules, series, k), rate(rules, series, k), gap(rules, series, k), flat(rules, series, k)]
         )

@@ -125,6 +125,7 @@ def test_sound_limits_are_taken_zero_degrees_included(limit: Limit) -> None:
         (GOOD, {"limit_id": ""}, "limit_id", "1 to 64"),
         (GOOD, {"limit_id": "Warm One"}, "limit_id", "1 to 64"),
         (GOOD, {"metric": "warmth"}, "metric", "must be one of temperature_c"),
+        (GOOD, {"metric": "latitude_deg"}, "metric", "must be one of temperature_c"),
         (GOOD, {"direction": "over"}, "direction", "above or below"),
         (GOOD, {"mode": "once"}, "mode", "single, cumulative, mkt"),
         (GOOD, {"severity": "BAD"}, "severity", "INFO, WARNING, CRITICAL"),

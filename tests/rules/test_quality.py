@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from geopy.distance import geodesic
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -34,6 +35,7 @@ def test_without_settings_nothing_is_evaluated_but_the_date() -> None:
     values = np.array([[4.0, math.nan, 99.0]])
     times = EARLIEST_US + np.arange(3)
     assert quality.flags(None, TEMPERATURE, times, values).tolist() == [[NOT_EVALUATED, MISSING, NOT_EVALUATED]]
+    assert quality.untested(values).tolist() == [[NOT_EVALUATED, MISSING, NOT_EVALUATED]]
     assert quality.flags(None, TEMPERATURE, times - 1, values).tolist() == [[FAIL, MISSING, NOT_EVALUATED]]
 
 
@@ -121,7 +123,7 @@ def test_the_geodesic_decides_a_speed_that_the_fast_bounds_cannot() -> None:
     start = np.array([0, 2], np.int64)
     times = EARLIEST_US + np.array([0, 1_000_000])
     latitude, longitude = np.array([0.3, -0.2]), np.array([0.0, 179.4])
-    truth = slow.geodesic((0.3, 0.0), (-0.2, 179.4)).meters
+    truth = geodesic((0.3, 0.0), (-0.2, 179.4)).meters
     for limit, expected in ((truth * (1 - 1e-9), FAIL), (truth * (1 + 1e-9), GOOD), (truth * 0.9, FAIL), (truth * 1.1, GOOD)):
         limits = np.array([[math.nan, limit]])
         assert quality.speed_flags_of_segments(limits, start, times, latitude, longitude).tolist() == [NOT_EVALUATED, expected]
@@ -240,6 +242,14 @@ def test_settings_survive_json() -> None:
 
 
 @pytest.mark.parametrize(
+    "data", [{"metrics": 5}, {"metrics": {"temperature_c": 5}}, {"metrics": {"temperature_c": {"warm": 1}}}, {"speed": 1}]
+)
+def test_data_of_another_shape_is_no_settings(data: dict[str, Any]) -> None:
+    with pytest.raises(TypeError):
+        QualitySettings.from_data(data)
+
+
+@pytest.mark.parametrize(
     ("change", "field"),
     [
         ({"fail_low": math.nan}, "fail_low"),
@@ -256,6 +266,10 @@ def test_settings_survive_json() -> None:
         ({"flat_suspect_us": None, "flat_fail_us": None}, "flat_tolerance"),
         ({"flat_suspect_us": 20}, "flat_fail"),
         ({"gap_us": 0}, "gap"),
+        ({"gap_us": 1.5}, "gap"),
+        ({"flat_fail_us": 2**63}, "flat_fail"),
+        ({"fail_low": "cold"}, "fail_low"),
+        ({"spike_fail": True}, "spike_fail"),
     ],
 )
 def test_wrong_settings_are_refused_with_their_field(change: dict[str, Any], field: str) -> None:
@@ -273,6 +287,7 @@ def test_wrong_settings_are_refused_with_their_field(change: dict[str, Any], fie
         (QualitySettings(speed_fail_mps=0.0), "speed_fail_mps"),
         (QualitySettings(speed_suspect_mps=9.0, speed_fail_mps=9.0), "speed_fail_mps"),
         (QualitySettings(not_after_us=EARLIEST_US), "not_after"),
+        (QualitySettings(not_before_us=-(2**70)), "not_before"),
     ],
 )
 def test_wrong_tag_settings_are_refused_with_their_field(wrong: QualitySettings, field: str) -> None:

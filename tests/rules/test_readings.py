@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import timeit
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -158,6 +160,16 @@ def test_long_unordered_groups_are_sorted_too(shape: str) -> None:
     assert grouped(rows) == slow.judging_order(rows)
 
 
+def test_a_backlog_that_comes_newest_first_costs_a_small_multiple_of_one_in_order() -> None:
+    """Each 30,000 readings of one tag. Sorting by insertion alone takes a thousand times the time of in-order input."""
+    times = np.arange(30_000)
+    tag, same = np.zeros(30_000, np.int32), np.zeros(30_000, np.int64)
+    seconds = {}
+    for name, column in (("in order", times), ("newest first", times[::-1].copy())):
+        seconds[name] = min(timeit.repeat(partial(group, tag, column, same, same, 1), number=1, repeat=5))
+    assert seconds["newest first"] < 100 * seconds["in order"]
+
+
 def test_a_scratch_is_clean_after_each_use() -> None:
     scratch = Scratch()
     first = [(5, 2, 0, 0), (1, 1, 0, 0), (5, 1, 0, 0)]
@@ -170,6 +182,17 @@ def test_a_scratch_is_clean_after_each_use() -> None:
 def test_a_tag_outside_the_table_is_an_error_and_not_a_wild_write(tag: int) -> None:
     with pytest.raises(IndexError):
         grouped([(tag, 0, 0, 0)])
+
+
+def test_read_only_columns_as_ray_hands_them_out_compile_nothing_anew() -> None:
+    readings.warm_up()
+    batch = batch_of({"temperature_c": 1.0}, {"temperature_c": 2.0})
+    before = len(readings._check.signatures), len(readings._group.signatures)  # type: ignore[attr-defined]
+    for column in (batch.tag, batch.values, batch.sensed_us, batch.boot, batch.sequence):
+        column.flags.writeable = False
+        assert refused(batch, np.ones((1, 2), np.bool_)) == []
+        group(batch.tag, batch.sensed_us, batch.boot, batch.sequence, 2)
+    assert (len(readings._check.signatures), len(readings._group.signatures)) == before  # type: ignore[attr-defined]
 
 
 def test_a_subset_has_the_rows_asked_for_in_the_order_asked_for() -> None:
