@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from tests.services.clients import DEADLINE_S, HOUR_S, Clients, at, place, refused
-from waybill.v1 import alert_pb2, common_pb2, exposure_pb2, item_pb2, shipment_pb2
+from waybill.v1 import alert_pb2, common_pb2, exposure_pb2, item_pb2, profile_pb2, shipment_pb2
 
 if TYPE_CHECKING:
     from cluster.boot import Running
@@ -241,6 +241,33 @@ def test_changed_profile_judges_what_comes_after_its_time(door: Clients) -> None
     (excursion,) = found
     assert (excursion.limit_id, excursion.started_time) == ("cold-2", at(HOUR_S))
     assert (excursion.cause, excursion.found_late) == (exposure_pb2.REVISION_CAUSE_PROFILE, True)
+
+
+def test_new_version_of_a_profile_reaches_the_shipments_that_follow_it(door: Clients) -> None:
+    limit = profile_pb2.Limit(
+        limit_id="warm",
+        metric=common_pb2.METRIC_TEMPERATURE_C,
+        direction=profile_pb2.DIRECTION_ABOVE,
+        mode=profile_pb2.LIMIT_MODE_SINGLE,
+        threshold=8.0,
+        allowance_s=0.0,
+    )
+    first = profile_pb2.Profile(profile_id="moving", limits=[limit])
+    door.profiles.CreateProfile(profile_pb2.CreateProfileRequest(profile=first))
+    create(door, "follows", profile_id="moving")
+    create(door, "stays", profile_id="moving", profile_version=1)
+    for shipment_id in ("follows", "stays"):
+        assign(door, shipment_id, f"{shipment_id}-tag", 0)
+        door.send(f"{shipment_id}-tag", [(k * 600, 5.0) for k in range(12)])
+    limit.threshold = 4.0
+    second = profile_pb2.Profile(profile_id="moving", limits=[limit], etag="1")
+    door.profiles.UpdateProfile(profile_pb2.UpdateProfileRequest(profile=second, in_force_from_time=at(HOUR_S)))
+    until = time.monotonic() + DEADLINE_S
+    while not (found := excursions(door, "follows")) and time.monotonic() < until:
+        time.sleep(0.05)
+    (excursion,) = found
+    assert (excursion.started_time, excursion.profile_version, excursion.threshold) == (at(HOUR_S), 2, 4.0)
+    assert not excursions(door, "stays")
 
 
 def test_cancelled_shipment_takes_no_tags(door: Clients) -> None:
