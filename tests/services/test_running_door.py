@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -387,6 +389,44 @@ def test_a_watch_resumes_anywhere_with_nothing_missed_and_nothing_twice(client: 
         assert resumed == everything[cut + 1 :]
     mine = client.watched(0, 1, alert_pb2.AlertFilter(shipment_id=shipments[2]))
     assert mine[0].alert.carrier == f"shipment/{shipments[2]}"
+
+
+def test_a_watch_that_breaks_again_and_again_under_concurrent_commits_sees_what_an_unbroken_one_sees(client: Client, profile: str) -> None:
+    """Tags of all shards raise alerts at once, so commits race for event numbers; a watch is cut after every few messages."""
+    start = next(iter(client.alerts.WatchAlerts(alert_pb2.WatchAlertsRequest(), timeout=30))).event_number
+    count = 24
+    for i in range(count):
+        shipment_with(client, profile, f"race{i}")
+    unbroken = client.alerts.WatchAlerts(alert_pb2.WatchAlertsRequest(after_event_number=start), timeout=60)
+    broken: list[tuple[int, str]] = []
+
+    def keep_watching() -> None:
+        cursor = start
+        while len(broken) < count:
+            call = client.alerts.WatchAlerts(alert_pb2.WatchAlertsRequest(after_event_number=cursor), timeout=60)
+            for taken, message in enumerate(call):
+                cursor = message.event_number
+                if message.change == alert_pb2.ALERT_CHANGE_RAISED:
+                    broken.append((cursor, message.alert.carrier))
+                if taken == 2 or len(broken) >= count:
+                    break
+            call.cancel()
+
+    watcher = threading.Thread(target=keep_watching)
+    watcher.start()
+    with ThreadPoolExecutor(8) as senders:
+        list(senders.map(lambda i: client.send(f"race{i}", [9.0]), range(count)))
+    whole: list[tuple[int, str]] = []
+    for message in unbroken:
+        if message.change == alert_pb2.ALERT_CHANGE_RAISED:
+            whole.append((message.event_number, message.alert.carrier))
+        if len(whole) == count:
+            break
+    unbroken.cancel()
+    watcher.join(60)
+    assert not watcher.is_alive()
+    assert broken == whole
+    assert len({carrier for _, carrier in whole}) == count
 
 
 def test_a_watch_from_now_on_begins_with_progress_and_hears_a_new_alert_soon(client: Client, profile: str) -> None:
