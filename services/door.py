@@ -72,7 +72,10 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class Config:
-    """What a door is told. Paths are PEM files; `reuse_port`: several doors share the port."""
+    """What a door is told. Paths are PEM files; `reuse_port`: several doors share the port.
+
+    `shards` and `auto_register` are the shards' business; they are taken so that one configuration fits all, and have no effect here.
+    """
 
     database_url: str
     ray_address: str

@@ -84,7 +84,7 @@ def decode(request: telemetry_pb2.IngestRequest, received_us: int, wrong: Callab
     else:
         raise InvalidArgument("rows or columns must be given", field="payload")
 
-    refusals, ok = readings.check(batch, received_us, present)
+    refusals, ok = readings.check(batch, received_us, present, REFUSALS_MAX)
     wrong_ids = wrong(ids)
     if wrong_ids or unknown_tag is not None:
         refusals, ok = _with_wrong_tags(ids, batch, refusals, ok, wrong_ids, unknown_tag)
@@ -96,16 +96,16 @@ def decode(request: telemetry_pb2.IngestRequest, received_us: int, wrong: Callab
 def _with_wrong_tags(
     ids: Sequence[str], batch: Batch, refusals: list[Refusal], ok: B1, wrong_ids: dict[int, str], unknown_tag: npt.NDArray[Any] | None
 ) -> tuple[list[Refusal], B1]:
-    """What a reading's tag breaks comes before what its values break."""
+    """What a reading's tag breaks comes before what its values break. Of each kind the first REFUSALS_MAX are explained."""
     found: dict[int, Refusal] = {refusal.row: refusal for refusal in refusals}
     wrong = np.isin(batch.tag, list(wrong_ids))
-    for row in np.flatnonzero(wrong).tolist():
+    for row in np.flatnonzero(wrong)[:REFUSALS_MAX].tolist():
         index = int(batch.tag[row])
         found[row] = Refusal(row, "tag_id", ids[index][:128], wrong_ids[index])
     if unknown_tag is not None:
         beyond = unknown_tag >= len(ids)
         wrong |= beyond
-        for row in np.flatnonzero(beyond).tolist():
+        for row in np.flatnonzero(beyond)[:REFUSALS_MAX].tolist():
             found[row] = Refusal(row, "tag_index", str(unknown_tag[row]), f"must be below {len(ids)}, the number of tag_ids")
     return [found[row] for row in sorted(found)], ok & ~wrong
 

@@ -133,7 +133,7 @@ _HIGH = np.array([min(column.high, np.finfo(np.float64).max) for column in COLUM
 _NOT_ASKED = np.zeros((0, 0), np.bool_)
 
 
-def check(batch: Batch, received_us: int, present: B1 | None = None) -> tuple[list[Refusal], B1]:
+def check(batch: Batch, received_us: int, present: B1 | None = None, most: int | None = None) -> tuple[list[Refusal], B1]:
     """Which readings are plausible (handbook 2): the refusals in row order, and a mask of the rows that are fine.
 
     One refusal a row, by the first rule it breaks: date, boot and sequence, no value at all, the columns in their order, half a position.
@@ -142,6 +142,7 @@ def check(batch: Batch, received_us: int, present: B1 | None = None) -> tuple[li
 
     present: (len(codes), n), true where the wire carried a value. With it a value that is present and NaN is refused; without it
     NaN is absent. A latitude needs a longitude and the other way round; accuracy and speed may come alone.
+    most: how many refusals are made, the first ones; the mask tells of all.
     """
     why = np.zeros(len(batch), np.uint8)
     codes = np.array(batch.codes, np.int64)
@@ -150,7 +151,7 @@ def check(batch: Batch, received_us: int, present: B1 | None = None) -> tuple[li
     wrong = _check(*columns, codes, frozen(batch.values), frozen(asked), _LOW, _HIGH, why)
     if not wrong:
         return [], np.ones(len(batch), np.bool_)
-    refusals = [_refusal(batch, int(row), int(why[row]), received_us) for row in np.flatnonzero(why)]
+    refusals = [_refusal(batch, int(row), int(why[row]), received_us) for row in np.flatnonzero(why)[:most]]
     return refusals, why == 0
 
 

@@ -265,4 +265,14 @@ def test_only_the_first_thousand_refusals_are_explained_and_all_are_marked() -> 
     decoded = decode(message)
     assert decoded.refused.sum() == 5_000
     assert len(decoded.refusals) == wire.REFUSALS_MAX
+    assert [refusal.row for refusal in decoded.refusals] == list(range(wire.REFUSALS_MAX))
     assert len(decoded.batch) == 0
+
+
+def test_refusals_by_tag_and_by_value_are_explained_in_the_order_of_the_readings() -> None:
+    message = columns(4_000)
+    message.tag_ids[1] = ""
+    message.columns.add(metric=common_pb2.METRIC_BATTERY_V, values=[-1.0] * 4_000)
+    decoded = decode(message)
+    assert [refusal.row for refusal in decoded.refusals] == list(range(wire.REFUSALS_MAX))
+    assert [refusal.field for refusal in decoded.refusals[:4]] == ["battery_v", "tag_id", "battery_v", "tag_id"]
