@@ -1,0 +1,87 @@
+"""Readings a second from a gRPC client until each is durable and judged."""
+
+from __future__ import annotations
+
+import time
+from statistics import median
+from typing import Any
+
+from bench import expected
+from bench.clients import Clients
+from bench.system import System, started
+from bench.workload import MINUTE_US, Workload
+
+SIZE = 10_000
+TAGS = 10_000
+
+
+def new_workload(tags: int, minutes: int, gateways: int) -> Workload:
+    """A workload that ends shortly before now, for readings from the future are judged later."""
+    start_us = (time.time_ns() // 1000 - (minutes + 30) * MINUTE_US) // MINUTE_US * MINUTE_US
+    return Workload(tags, minutes, start_us, gateways)
+
+
+def checked(system: System, work: Workload, minutes: int) -> expected.Expected:
+    """What was expected of the first minutes of the workload, when the reference agrees and the database states exactly that."""
+    wanted = expected.judge(work, minutes)
+    expected.against_reference(work, wanted, minutes)
+    system.check(wanted)
+    return wanted
+
+
+def row(label: str, sent: list[Any], **more: Any) -> dict[str, Any]:
+    """A row of the results: every repeat, their median and spread, and how long a message waited for its answer."""
+    rates = [one.per_second for one in sent]
+    waits = sorted(wait for one in sent for wait in one.waits_s)
+    return {
+        "label": label,
+        "unit": "readings/s",
+        "repeats": rates,
+        "median": median(rates),
+        "least": min(rates),
+        "most": max(rates),
+        "wait_p50_ms": 1000 * waits[len(waits) // 2],
+        "wait_p99_ms": 1000 * waits[min(len(waits) - 1, len(waits) * 99 // 100)],
+        "readings": sum(one.readings for one in sent),
+        "late": sum(one.late for one in sent),
+        "duplicate": sum(one.duplicate for one in sent),
+        **more,
+    }
+
+
+def columns(quick: bool) -> dict[str, Any]:
+    """Columns: batches of 10,000 readings of 10,000 tags behind 8 gateways, 1 and 64 in flight."""
+    repeats, minutes = (2, 80) if quick else (5, 240)
+    warm = 16
+    work = new_workload(TAGS, 2 * (warm + repeats * minutes), 8)
+    with started() as system:
+        system.make_profile()
+        system.make_shipments(work)
+        at, rows = 0, []
+        for streams, window, label in ((1, 1, "columns, 10,000 a batch, 1 in flight"), (8, 8, "columns, 10,000 a batch, 64 in flight")):
+            with Clients(system.target, work, processes=1, size=SIZE, rows=False, streams=streams, window=window, connections=streams) as clients:
+                clients.send(at, at + warm)
+                at += warm
+                sent = []
+                for _ in range(repeats):
+                    sent.append(clients.send(at, at + minutes))
+                    at += minutes
+            rows.append(row(label, sent))
+        wanted = checked(system, work, at)
+    return {"rows": rows, "excursions": len(wanted.excursions), "visits": len(wanted.visits), "tags": TAGS, "clients": 1}
+
+
+def small_gateways(quick: bool) -> dict[str, Any]:
+    """Rows: 1,000 gateways of 10 tags each, 100 readings a message, one message in flight at each gateway."""
+    repeats, minutes, gateways = (2, 20, 200) if quick else (5, 40, 1_000)
+    warm = 10
+    work = new_workload(10 * gateways, warm + repeats * minutes, gateways)
+    with started() as system:
+        system.make_profile()
+        system.make_shipments(work)
+        with Clients(system.target, work, processes=2, size=100, rows=True, streams=gateways, window=1, connections=4) as clients:
+            clients.send(0, warm)
+            sent = [clients.send(warm + k * minutes, warm + (k + 1) * minutes) for k in range(repeats)]
+        wanted = checked(system, work, work.minutes)
+    rows = [row(f"rows, 100 a message, {gateways:,} gateways with 1 in flight each", sent)]
+    return {"rows": rows, "excursions": len(wanted.excursions), "visits": len(wanted.visits), "tags": work.tags, "clients": 2}

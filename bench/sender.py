@@ -1,0 +1,127 @@
+"""A client process: encodes the readings of some gateways, says so, and on command streams them and tells how it went.
+
+Its specification comes as one JSON line on standard input, then commands, each a JSON line: {"encode": [first, until]} makes the
+messages of these minutes, {"send": true} sends them. Each command is answered by a JSON line. Encoding is not part of any figure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from bench.workload import Workload, deliver
+from cluster.client import INGEST, encode_columns
+from services.wire import to_rows
+from waybill.v1 import telemetry_pb2
+
+CHANNEL = (("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1), ("grpc.max_send_message_length", 64 << 20))
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a client process sends: the messages of `gateways` (of the workload's), `size` readings each, as columns or as rows.
+
+    streams: how many streams; the gateways are dealt out to them. window: messages unanswered on a stream.
+    """
+
+    target: str
+    workload: dict[str, Any]
+    gateways: list[int]
+    size: int
+    rows: bool
+    streams: int
+    window: int
+    connections: int
+
+
+class Sender:
+    """See the module."""
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+        self.work = Workload(**spec.workload)
+        self.streams: list[list[bytes]] = []
+
+    def encode(self, first: int, until: int) -> dict[str, Any]:
+        """Make the messages of some minutes. What a stream sends is the messages of its gateways in turn."""
+        spec = self.spec
+        values = self.work.values(first, until)
+        lanes: list[list[list[bytes]]] = [[] for _ in range(spec.streams)]
+        told = {"readings": 0, "late": 0, "copies": 0, "bytes": 0, "messages": 0}
+        for at, gateway in enumerate(spec.gateways):
+            delivery = deliver(self.work, gateway, first, until, values)
+            told["readings"] += len(delivery.batch)
+            told["late"] += delivery.late
+            told["copies"] += delivery.copies
+            made = []
+            for batch in delivery.messages(spec.size):
+                if spec.rows:
+                    made.append(telemetry_pb2.IngestRequest(rows=to_rows(delivery.tag_ids, batch)).SerializeToString())
+                else:
+                    made.append(encode_columns(delivery.tag_ids, batch))
+            told["bytes"] += sum(map(len, made))
+            told["messages"] += len(made)
+            lanes[at % spec.streams].append(made)
+        self.streams = [
+            [lane[k] for k in range(max(map(len, gateways))) for lane in gateways if k < len(lane)] for gateways in lanes
+        ]
+        return told
+
+    async def send(self) -> dict[str, Any]:
+        """Send all messages; the time from the first message to the last answer, and what the answers say."""
+        told: dict[str, Any] = {"accepted": 0, "duplicate": 0, "conflicting": 0, "refused": 0}
+        waits: list[float] = []
+        channels = [grpc.aio.insecure_channel(self.spec.target, options=CHANNEL) for _ in range(self.spec.connections)]
+        await asyncio.gather(*(channel.channel_ready() for channel in channels))
+        told["start"] = time.monotonic()
+        await asyncio.gather(
+            *(self._stream(channels[at % len(channels)], messages, told, waits) for at, messages in enumerate(self.streams) if messages)
+        )
+        told["end"] = time.monotonic()
+        for channel in channels:
+            await channel.close()
+        told["waits"] = waits
+        return told
+
+    async def _stream(self, channel: Any, messages: list[bytes], told: dict[str, Any], waits: list[float]) -> None:
+        open_call = channel.stream_stream(INGEST, request_serializer=None, response_deserializer=telemetry_pb2.IngestResponse.FromString)
+        call = open_call()
+        room = asyncio.Semaphore(self.spec.window)
+        sent: deque[float] = deque()
+
+        async def write() -> None:
+            for message in messages:
+                await room.acquire()
+                sent.append(time.monotonic())
+                await call.write(message)
+            await call.done_writing()
+
+        writer = asyncio.create_task(write())
+        async for answer in call:
+            waits.append(time.monotonic() - sent.popleft())
+            room.release()
+            assert not answer.HasField("error"), answer.error
+            for name in ("accepted", "duplicate", "conflicting", "refused"):
+                told[name] += getattr(answer, name)
+        await writer
+        assert not sent, "messages without an answer"
+
+
+def main() -> None:
+    """Obey the commands on standard input until it ends."""
+    sender = Sender(Spec(**json.loads(sys.stdin.readline())))
+    for line in sys.stdin:
+        command = json.loads(line)
+        told = sender.encode(*command["encode"]) if "encode" in command else asyncio.run(sender.send())
+        print(json.dumps(told), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""A Waybill of its own for one measurement: started, given its shipments and tags, checked, and ended."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import ray
+
+from actors.directory import Directory
+from actors.journal.database import assert_durable, reader
+from actors.journal.store import open_store
+from bench import workload
+from bench.expected import Excursion, Expected, Visit
+from bench.workload import Workload
+from cluster import boot
+from cluster.boot import Running
+from cluster.client import Client
+from cluster.settings import load
+from waybill.v1 import common_pb2, profile_pb2, shipment_pb2
+
+PROFILE = "bench"
+ASSIGNED_AT_ONCE = 256
+
+
+class System:
+    """A running Waybill and how the bench speaks with it."""
+
+    def __init__(self, running: Running, folder: Path) -> None:
+        self.running, self.folder = running, folder
+        self.settings, self.target = running.settings, running.target
+        self.directory = Directory(running.settings.shards or 1, running.settings.ray_namespace)
+
+    def assert_durable(self) -> None:
+        """Raise unless the committer's own connection says that its commits are on the disk (SQLite: synchronous = FULL)."""
+        store = open_store(self.settings.url_text)
+        store.write(assert_durable).result(30)
+        store.close()
+
+    def make_profile(self) -> None:
+        """Three limits: too warm for some minutes with hysteresis, too cold at once, warm time in total."""
+        celsius, single = common_pb2.METRIC_TEMPERATURE_C, profile_pb2.LIMIT_MODE_SINGLE
+        above, below = profile_pb2.DIRECTION_ABOVE, profile_pb2.DIRECTION_BELOW
+        limits = [
+            profile_pb2.Limit(
+                limit_id=workload.WARM, metric=celsius, direction=above, mode=single, threshold=workload.WARM_ABOVE_C,
+                clear=workload.WARM_CLEAR_C, allowance_s=workload.WARM_ALLOWANCE_US / 1e6, severity=common_pb2.SEVERITY_WARNING,
+            ),
+            profile_pb2.Limit(
+                limit_id=workload.COLD, metric=celsius, direction=below, mode=single, threshold=workload.COLD_BELOW_C,
+                allowance_s=0.0, severity=common_pb2.SEVERITY_CRITICAL,
+            ),
+            profile_pb2.Limit(
+                limit_id=workload.TOTAL, metric=celsius, direction=above, mode=profile_pb2.LIMIT_MODE_CUMULATIVE,
+                threshold=workload.WARM_ABOVE_C, allowance_s=workload.TOTAL_ALLOWANCE_US / 1e6, severity=common_pb2.SEVERITY_CRITICAL,
+            ),
+        ]  # fmt: skip
+        profile = profile_pb2.Profile(profile_id=PROFILE, name="bench", limits=limits)
+        with Client(self.target) as client:
+            client.call(client.profiles.CreateProfile, profile_pb2.CreateProfileRequest(profile=profile))
+
+    def make_shipments(self, work: Workload, first: int = 0, until: int | None = None) -> None:
+        """Shipments with the profile and the fence, and the tags first ... until - 1 on them, from the workload's start."""
+        until = work.tags if until is None else until
+        per = work.tags_per_shipment
+        circle = common_pb2.CircleShape(
+            center=common_pb2.LatLng(latitude_deg=workload.CENTER[0], longitude_deg=workload.CENTER[1]), radius_m=workload.RADIUS_M
+        )
+        fence = common_pb2.Geofence(fence_id="terminal", name="terminal", circle=circle)
+        with Client(self.target) as client, ThreadPoolExecutor(16) as pool:
+
+            def create(number: int) -> None:
+                shipment = shipment_pb2.Shipment(shipment_id=f"bench-{number}", profile_id=PROFILE, geofences=[fence])
+                client.call(client.shipments.CreateShipment, shipment_pb2.CreateShipmentRequest(shipment=shipment))
+
+            list(pool.map(create, range(-(-first // per), -(-until // per))))
+        waiting: list[Any] = []
+        for tag in range(first, until):
+            name = f"bench-{tag:07d}"
+            arguments = {"tag_id": name, "carrier": f"shipment/bench-{tag // per}", "from_us": work.start_us, "assigned_by": "bench"}
+            waiting.append(self.directory.call(self.directory.shard_of(name), "command", "tag.assign", arguments, time.time_ns() // 1000))
+            if len(waiting) >= ASSIGNED_AT_ONCE:
+                done, waiting = ray.wait(waiting, num_returns=len(waiting) - ASSIGNED_AT_ONCE // 2)
+                ray.get(done)
+        ray.get(waiting)
+
+    def found(self) -> tuple[list[Excursion], list[Visit]]:
+        """The excursions and visits that stand in the database, retracted ones left out."""
+        engine = reader(self.settings.url_text)
+        with engine.connect() as connection:
+            excursions = connection.exec_driver_sql(
+                "SELECT tag_id, limit_id, started_us, triggered_us, ended_us FROM excursion WHERE state <> 'RETRACTED'"
+            ).all()
+            visits = connection.exec_driver_sql(
+                "SELECT tag_id, entered_us, exited_us, kind FROM visit WHERE state <> 'RETRACTED'"
+            ).all()
+        engine.dispose()
+        assert all(kind == "VISIT" for *_, kind in visits), "a tag passed through the fence that never did"
+        return (
+            [(int(tag[6:]), limit, start, triggered, end) for tag, limit, start, triggered, end in excursions],
+            [(int(tag[6:]), entered, left) for tag, entered, left, _ in visits],
+        )
+
+    def check(self, expected: Expected) -> None:
+        """Raise AssertionError unless the database states what is expected, event for event."""
+        excursions, visits = self.found()
+        for name, stated, wanted in (("excursions", excursions, expected.excursions), ("visits", visits, expected.visits)):
+            missing, surplus = set(wanted) - set(stated), set(stated) - set(wanted)
+            assert not missing and not surplus, f"{name}: {len(missing)} missing {list(missing)[:3]}, {len(surplus)} too many {list(surplus)[:3]}"
+            assert len(stated) == len(wanted), f"{name}: {len(stated)} stated, {len(wanted)} expected"
+        assert len(excursions) * workload.EXCURSION_EVERY >= expected.readings, "too few excursions for a fair figure"
+
+    def processes(self) -> dict[str, psutil.Process]:
+        """Every process of the system by a name: committer, doors, Ray's, the shards."""
+        found = {process.name: psutil.Process(process.pid) for process in self.running.processes()}
+        below = {process.pid: process for head in self.running.heads for process in psutil.Process(head.pid).children(recursive=True)}
+        below |= {helper.pid: psutil.Process(helper.pid) for helper in self.running.helpers if psutil.pid_exists(helper.pid)}
+        shards = {info["pid"]: info["shard"] for info in self.directory.ask_all("info")}
+        for pid, process in below.items():
+            found[f"shard {shards[pid]}" if pid in shards else f"ray {pid}"] = process
+        return found
+
+    def memory(self) -> tuple[int, int]:
+        """(RSS, PSS) in bytes of all processes of the system together. PSS counts shared memory once."""
+        rss = pss = 0
+        for process in self.processes().values():
+            try:
+                info = process.memory_full_info()
+            except psutil.NoSuchProcess:
+                continue
+            rss, pss = rss + info.rss, pss + info.pss
+        return rss, pss
+
+
+@contextmanager
+def started(**given: Any) -> Iterator[System]:
+    """A Waybill on a new SQLite database, on any free port, in a folder that goes away with it. Further arguments are settings."""
+    with tempfile.TemporaryDirectory(prefix="waybill-bench-") as folder:
+        settings = load({}, data_dir=Path(folder), port=0, ray_namespace="bench", log_level="WARNING", **given)
+        with boot.start(settings) as running:
+            system = System(running, Path(folder))
+            system.assert_durable()
+            yield system
