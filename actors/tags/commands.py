@@ -128,7 +128,7 @@ def assign(tags: SensorTags, arguments: Arguments, now_us: int) -> Moved:
     known = [row for row in tags.reads.custodies(tag_id) if not row.retracted]
     for row in known:
         same_start = row.from_us == from_us or (arguments.get("from_us") is None and row.until_us is None)
-        if row.carrier == carrier and (row.handling_unit_id or "") == unit and same_start and row.until_us == until_us:
+        if row.carrier == carrier and (row.handling_unit_id or "") == unit and same_start and until_us in (None, row.until_us):
             return _moved(None, row)
     if plan.state != OPEN and until_us is None:
         raise FailedPrecondition("the carrier is closed: a custody on it needs an end", field="carrier", value=carrier)

@@ -179,22 +179,26 @@ def _limits(exposure: exposure_pb2.CarrierExposure) -> None:
     table = Table(
         title="exposure by limit (worst tag)", title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0), header_style="dim"
     )
-    for name in ("limit", "rule", "violated", "extreme", "at", "uncovered", "MKT", "excursions"):
-        table.add_column(name, justify="right" if name in ("violated", "extreme", "uncovered", "MKT", "excursions") else "left")
+    columns = ["limit", "rule", "violated", "extreme", "at", "uncovered", "MKT", "excursions"]
+    if out.width < WIDE:
+        columns = ["limit", "rule", "violated", "extreme", "excursions"]
+    for name in columns:
+        table.add_column(name, justify="left" if name in ("limit", "rule", "at") else "right")
     for row in exposure.limits:
         unit = metric_unit(row.limit.metric)
         extreme = f"{row.extreme:.2f} {unit}" if row.HasField("extreme") else "-"
         mkt = f"{row.mkt.mkt_c:.2f} °C{'' if row.mkt.full_window else '*'}" if row.HasField("mkt") else "-"
-        table.add_row(
-            row.limit.limit_id,
-            limit_text(row.limit),
-            lasting(row.violation_us),
-            extreme,
-            when(row.extreme_time),
-            lasting(row.uncovered_us),
-            mkt,
-            Text(str(row.excursions), style="bold red" if row.excursions else ""),
-        )
+        cells: dict[str, str | Text] = {
+            "limit": row.limit.limit_id,
+            "rule": limit_text(row.limit),
+            "violated": lasting(row.violation_us),
+            "extreme": extreme,
+            "at": when(row.extreme_time),
+            "uncovered": lasting(row.uncovered_us),
+            "MKT": mkt,
+            "excursions": Text(str(row.excursions), style="bold red" if row.excursions else ""),
+        }
+        table.add_row(*(cells[name] for name in columns))
     out.print(table)
     if any(row.HasField("mkt") and not row.mkt.full_window for row in exposure.limits):
         out.print("[dim]* over less than a whole window: of what there is[/]")
@@ -208,32 +212,35 @@ def _excursions(excursions: list[exposure_pb2.Excursion]) -> None:
         return
     out.print("\n[bold]excursions[/] [dim](earlier revisions grey)[/]")
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for name in ("tag", "limit", "started", "confirmed", "ended", "violated", "extreme", "mean", "readings", "revision"):
+    columns = ["tag", "limit", "started", "confirmed", "ended", "violated", "extreme", "mean", "readings", "revision"]
+    if out.width < WIDE:
+        columns = ["tag", "limit", "started", "violated", "extreme", "revision"]
+    for name in columns:
         table.add_column(name, justify="right" if name in ("violated", "extreme", "mean", "readings") else "left")
     for one in excursions:
         for earlier in one.revisions:
-            table.add_row(*_excursion_cells(earlier), style="dim")
+            table.add_row(*(_excursion_cells(earlier)[name] for name in columns), style="dim")
         retracted = one.state == exposure_pb2.EXCURSION_STATE_RETRACTED
-        table.add_row(*_excursion_cells(one), style="strike dim" if retracted else "red")
+        table.add_row(*(_excursion_cells(one)[name] for name in columns), style="strike dim" if retracted else "red")
     out.print(table)
 
 
-def _excursion_cells(one: exposure_pb2.Excursion) -> list[str]:
+def _excursion_cells(one: exposure_pb2.Excursion) -> dict[str, str]:
     unit = metric_unit(one.metric)
     late = ", found late" if one.found_late and one.revision == 1 else ""
     state = ", retracted" if one.state == exposure_pb2.EXCURSION_STATE_RETRACTED else ""
-    return [
-        one.tag_id,
-        one.limit_id,
-        when(one.started_time, seconds=True),
-        when(one.triggered_time, seconds=True),
-        when(one.ended_time, seconds=True) if one.HasField("ended_time") else "open",
-        lasting(one.violation_us),
-        f"{one.extreme:.2f} {unit}" if one.HasField("extreme") else "-",
-        f"{one.mean:.2f} {unit}" if one.HasField("mean") else "-",
-        str(one.readings),
-        f"{one.revision} ({word(exposure_pb2.RevisionCause, one.cause)}{late}{state})",
-    ]
+    return {
+        "tag": one.tag_id,
+        "limit": one.limit_id,
+        "started": when(one.started_time, seconds=True),
+        "confirmed": when(one.triggered_time, seconds=True),
+        "ended": when(one.ended_time, seconds=True) if one.HasField("ended_time") else "open",
+        "violated": lasting(one.violation_us),
+        "extreme": f"{one.extreme:.2f} {unit}" if one.HasField("extreme") else "-",
+        "mean": f"{one.mean:.2f} {unit}" if one.HasField("mean") else "-",
+        "readings": str(one.readings),
+        "revision": f"{one.revision} ({word(exposure_pb2.RevisionCause, one.cause)}{late}{state})",
+    }
 
 
 @app.command("list")

@@ -135,6 +135,7 @@ class Playback:
                     tag_id=self._names[tag],
                     from_time=timestamp(self.fleet.start_us),
                     actor=ACTOR,
+                    request_id=f"{self.fleet.name}-{self.fleet.start_us}-room-{tag}"[-64:],
                 )
                 self.client.call(self.client.warehouses.AssignZoneTag, request)
 
@@ -174,6 +175,7 @@ class Playback:
                 tag_id=self._names[tag],
                 from_time=timestamp(self.fleet.time_us(trip.custody_from_s)),
                 actor=ACTOR,
+                request_id=f"{trip.shipment_id}-{self.fleet.start_us}-{tag}"[-64:],
             )
             self.client.call(self.client.shipments.AssignTag, request)
         self.shipments.append(trip)
@@ -183,7 +185,7 @@ class Playback:
         if stop:
             milestone.stop_id = f"stop-{stop}"
         request = shipment_pb2.RecordMilestoneRequest(
-            shipment_id=trip.shipment_id, milestone=milestone, request_id=f"{trip.shipment_id}-{kind}-{stop}"[:64]
+            shipment_id=trip.shipment_id, milestone=milestone, request_id=f"{trip.shipment_id}-{self.fleet.start_us}-{kind}-{stop}"[-64:]
         )
         self.client.call(self.client.shipments.RecordMilestone, request)
 

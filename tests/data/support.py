@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
-import pytest
-
 from cluster.cli import main
+from cluster.cli.common import err, out
 from cluster.client import Client, timestamp
 from waybill.v1 import common_pb2, shipment_pb2
 
@@ -19,7 +20,8 @@ COUNTS = re.compile(
 
 
 def waybill_command(*arguments: object) -> int:
-    """Runs `waybill ARGUMENTS` in this process and gives its exit code."""
+    """Runs `waybill ARGUMENTS` in this process, on a wide terminal, and gives its exit code."""
+    out.width = err.width = 160
     try:
         main([str(argument) for argument in arguments])
     except SystemExit as end:
@@ -27,12 +29,18 @@ def waybill_command(*arguments: object) -> int:
     return 0
 
 
-def counts(capsys: pytest.CaptureFixture[str]) -> list[dict[str, int]]:
+def waybill_output(*arguments: object) -> str:
+    """Runs `waybill ARGUMENTS`, which must succeed, and gives what it printed."""
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        assert waybill_command(*arguments) == 0
+    return printed.getvalue()
+
+
+def counts(printed: str) -> list[dict[str, int]]:
     """What `waybill import` printed as its account, one for each file."""
     names = ("rows", "sent", "tags", "accepted", "duplicate", "conflicting", "refused", "bad")
     return [
-        dict(zip(names, (int(number.replace(",", "")) for number in found.groups()), strict=True))
-        for found in COUNTS.finditer(capsys.readouterr().out)
+        dict(zip(names, (int(number.replace(",", "")) for number in found.groups()), strict=True)) for found in COUNTS.finditer(printed)
     ]
 
 

@@ -95,7 +95,7 @@ def test_the_parcels_excursions_under_usp_room_temperature_are_those_of_a_plain_
     waybill: Running, shared_data: Path, readings: list[tuple[int, float]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert import_parcel(waybill.target, shared_data / FILE, "PARCEL-USP", "usp-crt") == 0
-    (account,) = counts(capsys)
+    (account,) = counts(capsys.readouterr().out)
     assert account == {"rows": 7872, "sent": 7872, "tags": 1, "accepted": 7872, "duplicate": 0, "conflicting": 0, "refused": 0, "bad": 0}
     limits = {
         "cold-15": slow.Limit(15.0, direction=-1),
@@ -155,7 +155,7 @@ def test_the_same_file_again_changes_nothing(waybill: Running, shared_data: Path
         before = excursions(client, "PARCEL-USP")
         arguments = ("--timezone", "America/Chicago", "--server", waybill.target)
         assert waybill_command("import", "ibutton", shared_data / FILE, *arguments) == 0
-        (account,) = counts(capsys)
+        (account,) = counts(capsys.readouterr().out)
         assert (account["accepted"], account["duplicate"]) == (0, 7872)
         assert excursions(client, "PARCEL-USP") == before
         twin = client.call(client.tags.GetTagTwin, tag_pb2.GetTagTwinRequest(tag_id=TAG)).twin
