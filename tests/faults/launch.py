@@ -1,0 +1,39 @@
+"""`waybill up` with instrumented parts, in a process of its own: told what to do as JSON on standard input."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+
+from cluster import supervisor
+from cluster.boot import Running
+from cluster.settings import load
+from tests.faults.planted import Traps, instrumented
+
+
+def main() -> None:
+    """Run until told to end."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    told = json.loads(sys.stdin.read())
+    supervisor.BACKOFF_S = (0.2,)  # many deaths a minute are what is asked for here
+
+    def ready(running: Running) -> None:
+        settings = running.settings
+        facts = {
+            "target": running.target,
+            "database_url": settings.url_text,
+            "data_dir": str(settings.data_dir),
+            "shards": settings.shards,
+        }
+        scratch = Path(told["ready"] + ".part")
+        scratch.write_text(json.dumps(facts))
+        scratch.rename(told["ready"])
+
+    with instrumented(Traps(Path(told["traps"])), told["plant"]):
+        supervisor.up(load({}, **told["settings"]), say=lambda line: logging.info("%s", line), ready=ready)
+
+
+if __name__ == "__main__":
+    main()

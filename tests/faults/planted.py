@@ -1,0 +1,156 @@
+"""What the harness puts into the processes it starts: traps that kill at a chosen instruction, and planted bugs it must catch.
+
+Nothing of this is in the product: the harness starts a shard class and a committer of its own, which are the product's with a few
+functions replaced in their own process.
+
+A trap is a byte in a file that all processes have mapped. The driver arms it; the process whose trap it is kills itself with SIGKILL
+between the writes of a transaction and its COMMIT (with readings in it), and disarms it as it goes.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from actors.journal import commit as journal_commit
+from actors.journal import store as journal_store
+from actors.journal import writer as journal_writer
+from actors.journal.prepared import CommitResult, PreparedCommit
+from cluster import boot
+from cluster.processes import Recorded
+
+COMMITTER = 0
+SHARD = 1
+"""Trap of shard n: SHARD + n."""
+TRAPS = 128
+PLANTS = ("", "acknowledge-before-commit", "epoch-not-checked")
+
+
+class Traps:
+    """The bytes, one a process that can be trapped."""
+
+    def __init__(self, path: Path, *, create: bool = False) -> None:
+        if create:
+            path.write_bytes(bytes(TRAPS))
+        self.path = path
+        with open(path, "r+b") as file:
+            self._bytes = mmap.mmap(file.fileno(), TRAPS)
+
+    def arm(self, index: int) -> None:
+        """The process kills itself at its next commit of readings."""
+        self._bytes[index] = 1
+
+    def armed(self, index: int) -> bool:
+        """Whether it is still waiting."""
+        return self._bytes[index] == 1
+
+    def disarm(self, index: int) -> None:
+        """Never mind."""
+        self._bytes[index] = 0
+
+    def spring(self, index: int) -> None:
+        """Die here, if armed."""
+        if self._bytes[index] == 1:
+            self._bytes[index] = 0
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def install(traps: Traps, index: int, plant: str) -> None:
+    """Put the trap, and the planted bug if any, into this process."""
+    genuine = journal_writer.apply
+
+    def apply(connection: Any, commits: list[PreparedCommit]) -> Any:
+        answers = genuine(connection, commits)
+        if any(commit.journal is not None and commit.journal.kind == "readings" for commit in commits):
+            traps.spring(index)
+        return answers
+
+    journal_writer.apply = apply
+    if plant == "epoch-not-checked":
+        journal_commit._fence = _no_fence
+    if plant == "acknowledge-before-commit":
+        for kind in (journal_store.CommitterStore, journal_store.PostgresStore):
+            kind.commit = _hasty(kind.commit)  # type: ignore[method-assign]
+
+
+def _no_fence(connection: Any, commit: PreparedCommit) -> None:
+    """The planted bug: whoever writes is taken for the owner; its entry goes after whatever is there."""
+    if commit.journal is None:
+        return
+    owner = journal_commit.OWNER
+    moved = (
+        journal_commit.update(owner)
+        .where(owner.c.shard == commit.shard)
+        .values(journal_head=owner.c.journal_head + 1)
+        .returning(owner.c.journal_head)
+    )
+    commit.journal.sequence = connection.execute(moved).scalar_one()
+
+
+def _hasty(genuine: Any) -> Any:
+    """The planted bug: whoever waits for the commit is told at once that it is durable."""
+
+    def commit(self: Any, prepared: PreparedCommit) -> Future[CommitResult]:
+        future = genuine(self, prepared)
+        if prepared.journal is None or prepared.journal.kind != "readings":
+            return future  # type: ignore[no-any-return]
+        told: Future[CommitResult] = Future()
+        told.set_result(CommitResult())
+        return told
+
+    return commit
+
+
+class InstrumentedShards:
+    """Stands in for the shard class where a Waybill is started: every shard gets its trap."""
+
+    def __init__(self, traps: Traps, plant: str) -> None:
+        self._traps, self._plant = traps, plant
+
+    def options(self, **options: Any) -> InstrumentedShards:
+        """As an actor class's."""
+        other = InstrumentedShards(self._traps, self._plant)
+        other._options = options  # type: ignore[attr-defined]
+        return other
+
+    def remote(self, number: int, config: Any) -> Any:
+        """Start a shard."""
+        from tests.faults.trapped_shard import TrappedShard
+
+        return TrappedShard.options(**self._options).remote(number, config, str(self._traps.path), self._plant)  # type: ignore[attr-defined]
+
+
+@contextmanager
+def instrumented(traps: Traps, plant: str = "") -> Iterator[None]:
+    """Within it, whatever `cluster.boot` starts in this process is instrumented."""
+    shard, spawn = boot.Shard, boot.spawn
+
+    def start(name: str, module: str, arguments: Any, *rest: Any, **more: Any) -> Recorded:
+        if module == "actors.journal.committer":
+            module, arguments = "tests.faults.planted", [str(traps.path), plant or "none", *arguments]
+        return spawn(name, module, arguments, *rest, **more)
+
+    boot.Shard, boot.spawn = InstrumentedShards(traps, plant), start  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        boot.Shard, boot.spawn = shard, spawn
+
+
+def main(arguments: list[str]) -> int:
+    """The committer, instrumented: the traps' file, the planted bug (or none), and the committer's own arguments."""
+    from actors.journal import committer
+
+    install(Traps(Path(arguments[0])), COMMITTER, arguments[1].replace("none", ""))
+    return committer.main(arguments[2:])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

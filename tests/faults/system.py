@@ -1,0 +1,159 @@
+"""A Waybill under test, as the chaos driver sees it: where it listens, and the processes it consists of, found as an operator finds them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from actors.journal.database import reader
+from cluster.owners import start_ticks
+from cluster.processes import Recorded, read_record
+from tests.faults.planted import Traps
+
+if TYPE_CHECKING:
+    from cluster.boot import Running
+    from tests.postgres import PostgreSQL
+
+START_S = 180.0
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The process that owns a shard, by what it wrote down in the database."""
+
+    shard: int
+    epoch: int
+    pid: int
+    head: int
+    node: str
+
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        return alive(self.pid)
+
+
+@dataclass
+class System:
+    """One running Waybill."""
+
+    target: str
+    database_url: str
+    data_dir: Path
+    shards: int
+    traps: Traps
+    server: PostgreSQL | None = None
+    said: list[str] = field(default_factory=list)
+    _engine: Engine | None = None
+
+    @property
+    def engine(self) -> Engine:
+        """For looking at the database from outside."""
+        if self._engine is None:
+            self._engine = reader(self.database_url, connections=2)
+        return self._engine
+
+    def close(self) -> None:
+        """Let go of the database."""
+        if self._engine is not None:
+            self._engine.dispose()
+
+    def owner(self, shard: int) -> Owner | None:
+        """The living owner of a shard; None where there is none just now."""
+        try:
+            with self.engine.connect() as connection:
+                row = connection.execute(
+                    text("SELECT epoch, pid, pid_started, journal_head, node FROM shard_owner WHERE shard = :shard"), {"shard": shard}
+                ).first()
+        except SQLAlchemyError:
+            return None
+        if row is None or not row.pid or start_ticks(row.pid) != row.pid_started or not alive(row.pid):
+            return None
+        return Owner(shard, row.epoch, row.pid, row.journal_head, row.node)
+
+    def processes(self, name: str) -> list[Recorded]:
+        """The living processes of that name, as Waybill wrote them down."""
+        return [one for one in read_record(self.data_dir / "processes.json") if one.name.startswith(name) and alive(one.pid)]
+
+    def newest_event(self) -> int:
+        """Number of the newest event."""
+        with self.engine.connect() as connection:
+            return int(connection.execute(text("SELECT number FROM event_counter")).scalar_one())
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs and is no zombie."""
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+@contextlib.contextmanager
+def supervised(running: Running, traps: Traps, server: PostgreSQL | None = None) -> Iterator[System]:
+    """A Waybill of this process with its supervisor on a thread; what the tests use. The caller stops it."""
+    from cluster import supervisor as supervising
+
+    settings = running.settings
+    system = System(running.target, settings.url_text, settings.data_dir, settings.shards or 0, traps, server)
+    supervisor = supervising.Supervisor(running, say=system.said.append)
+    backoff, supervising.BACKOFF_S = supervising.BACKOFF_S, (0.2,)  # many deaths a minute are what is asked for here
+    thread = threading.Thread(target=supervisor.run, name="supervisor", daemon=True)
+    thread.start()
+    try:
+        yield system
+    finally:
+        supervisor.stopping.set()
+        thread.join()
+        supervisor.close()
+        supervising.BACKOFF_S = backoff
+        system.close()
+
+
+@contextlib.contextmanager
+def launched(folder: Path, settings: dict[str, Any], plant: str = "", server: PostgreSQL | None = None) -> Iterator[System]:
+    """A Waybill in processes of its own, as `waybill up` runs it, with its own Ray; what the long form uses."""
+    folder.mkdir(parents=True, exist_ok=True)
+    traps = Traps(folder / "traps", create=True)
+    config = {"settings": {"data_dir": str(folder / "data"), "port": 0, **settings}, "traps": str(traps.path), "plant": plant}
+    config["ready"] = str(folder / "up.json")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("WAYBILL_")}
+    with open(folder / "up.log", "ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.launch"], stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment
+        )
+    assert process.stdin is not None
+    process.stdin.write(json.dumps(config).encode())
+    process.stdin.close()
+    try:
+        deadline = time.monotonic() + START_S
+        while not Path(config["ready"]).exists():  # type: ignore[arg-type]
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"Waybill did not start: {(folder / 'up.log').read_text()[-3000:]}")
+            time.sleep(0.1)
+        told = json.loads(Path(config["ready"]).read_text())  # type: ignore[arg-type]
+        system = System(told["target"], told["database_url"], Path(told["data_dir"]), told["shards"], traps, server)
+        try:
+            yield system
+        finally:
+            system.close()
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

@@ -1,0 +1,42 @@
+"""The product's shard with the harness's trap in its process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from actors.journal import store as journal_store
+from actors.shard import Shard, ShardConfig
+from tests.faults.planted import SHARD, Traps, install
+
+genuine: Any = Shard.__ray_metadata__.modified_class
+
+
+@ray.remote(max_concurrency=32, concurrency_groups={"ask": 8, "command": 8, "look": 2})
+class TrappedShard(genuine):  # type: ignore[misc]
+    """See `actors.shard.Shard`. On SQLite the trap goes off some moments after a commit was given to the committer."""
+
+    def __init__(self, number: int, config: ShardConfig, traps: str, plant: str) -> None:
+        mine = Traps(Path(traps))
+        install(mine, SHARD + number, plant)
+        _trap_on_the_way(mine, SHARD + number)
+        super().__init__(number, config)
+
+
+def _trap_on_the_way(traps: Traps, index: int) -> None:
+    give = journal_store.CommitterStore._submit
+
+    def submit(self: Any, payload: Any) -> Any:
+        future = give(self, payload)
+        entry = getattr(payload, "journal", None)
+        if entry is not None and entry.kind == "readings" and traps.armed(index):
+            traps.disarm(index)
+            threading.Timer(0.002, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        return future
+
+    journal_store.CommitterStore._submit = submit  # type: ignore[method-assign]
