@@ -21,7 +21,8 @@ app = typer.Typer(no_args_is_help=True, help="Shipments: what became of a journe
 
 SHOWN_VISITS = 12
 WIDE = 120
-"""Columns of a terminal that has room for the whole table of shipments."""
+"""Columns of a terminal that has room for the whole tables of limits and excursions."""
+TABLE_WIDTHS = {"shipment": 20, "journey": 27, "profile": 16, "state": 10, "excursions": 10, "worst": 29, "verdict": 13}
 VERDICT_STYLE = {
     common_pb2.VERDICT_WITHIN_LIMITS: "bold green",
     common_pb2.VERDICT_EXCURSION: "bold red",
@@ -272,12 +273,14 @@ def list_(
 def shipments_table(client: Client, shipments: Iterable[Any], *, worst_first: bool = False) -> Table:
     """Shipments with their verdicts, in the order given or those with the most excursions first; one call for each."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    shown = ["shipment", "journey", "profile", "state", "excursions", "worst", "verdict"]
-    if out.width < WIDE:
-        shown = ["shipment", "profile", "excursions", "worst", "verdict"]
+    shown = list(TABLE_WIDTHS)
+    for name in ("journey", "state", "worst"):
+        if sum(TABLE_WIDTHS[column] + 2 for column in shown) > out.width:
+            shown.remove(name)
     for name in shown:
         justify: Literal["left", "right"] = "right" if name == "excursions" else "left"
-        table.add_column(name, justify=justify, no_wrap=True, overflow="ellipsis", min_width={"shipment": 20, "verdict": 13}.get(name))
+        width = TABLE_WIDTHS[name]
+        table.add_column(name, justify=justify, no_wrap=True, overflow="ellipsis", min_width=min(width, 20), max_width=width)
     judged = []
     for shipment in shipments:
         request = shipment_pb2.GetExposureRequest(shipment_id=shipment.shipment_id)
