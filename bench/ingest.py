@@ -54,9 +54,7 @@ def columns(quick: bool) -> dict[str, Any]:
     repeats, minutes = (2, 80) if quick else (5, 240)
     warm = 16
     work = new_workload(TAGS, 2 * (warm + repeats * minutes), 8)
-    with started() as system:
-        system.make_profile()
-        system.make_shipments(work)
+    with started(work) as system:
         at, rows = 0, []
         for streams, window, label in ((1, 1, "columns, 10,000 a batch, 1 in flight"), (8, 8, "columns, 10,000 a batch, 64 in flight")):
             with Clients(system.target, work, processes=1, size=SIZE, rows=False, streams=streams, window=window, connections=streams) as clients:
@@ -76,9 +74,7 @@ def small_gateways(quick: bool) -> dict[str, Any]:
     repeats, minutes, gateways = (2, 20, 200) if quick else (5, 40, 1_000)
     warm = 10
     work = new_workload(10 * gateways, warm + repeats * minutes, gateways)
-    with started() as system:
-        system.make_profile()
-        system.make_shipments(work)
+    with started(work) as system:
         with Clients(system.target, work, processes=2, size=100, rows=True, streams=gateways, window=1, connections=4) as clients:
             clients.send(0, warm)
             sent = [clients.send(warm + k * minutes, warm + (k + 1) * minutes) for k in range(repeats)]

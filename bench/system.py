@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -11,29 +11,28 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import ray
 
 from actors.directory import Directory
 from actors.journal.database import assert_durable, reader
 from actors.journal.store import open_store
-from bench import workload
+from bench import seed, workload
 from bench.expected import Excursion, Expected, Visit
 from bench.workload import Workload
-from cluster import boot
+from cluster import boot, ray_node
 from cluster.boot import Running
 from cluster.client import Client
+from cluster.processes import Recorded
 from cluster.settings import load
 from waybill.v1 import common_pb2, profile_pb2, shipment_pb2
 
 PROFILE = "bench"
-ASSIGNED_AT_ONCE = 256
 
 
 class System:
     """A running Waybill and how the bench speaks with it."""
 
-    def __init__(self, running: Running, folder: Path) -> None:
-        self.running, self.folder = running, folder
+    def __init__(self, running: Running, folder: Path, heads: list[Recorded]) -> None:
+        self.running, self.folder, self._heads = running, folder, heads
         self.settings, self.target = running.settings, running.target
         self.directory = Directory(running.settings.shards or 1, running.settings.ray_namespace)
 
@@ -65,10 +64,8 @@ class System:
         with Client(self.target) as client:
             client.call(client.profiles.CreateProfile, profile_pb2.CreateProfileRequest(profile=profile))
 
-    def make_shipments(self, work: Workload, first: int = 0, until: int | None = None) -> None:
-        """Shipments with the profile and the fence, and the tags first ... until - 1 on them, from the workload's start."""
-        until = work.tags if until is None else until
-        per = work.tags_per_shipment
+    def make_shipments(self, work: Workload) -> None:
+        """Shipments with the profile and the fence, for all tags of the workload."""
         circle = common_pb2.CircleShape(
             center=common_pb2.LatLng(latitude_deg=workload.CENTER[0], longitude_deg=workload.CENTER[1]), radius_m=workload.RADIUS_M
         )
@@ -79,16 +76,7 @@ class System:
                 shipment = shipment_pb2.Shipment(shipment_id=f"bench-{number}", profile_id=PROFILE, geofences=[fence])
                 client.call(client.shipments.CreateShipment, shipment_pb2.CreateShipmentRequest(shipment=shipment))
 
-            list(pool.map(create, range(-(-first // per), -(-until // per))))
-        waiting: list[Any] = []
-        for tag in range(first, until):
-            name = f"bench-{tag:07d}"
-            arguments = {"tag_id": name, "carrier": f"shipment/bench-{tag // per}", "from_us": work.start_us, "assigned_by": "bench"}
-            waiting.append(self.directory.call(self.directory.shard_of(name), "command", "tag.assign", arguments, time.time_ns() // 1000))
-            if len(waiting) >= ASSIGNED_AT_ONCE:
-                done, waiting = ray.wait(waiting, num_returns=len(waiting) - ASSIGNED_AT_ONCE // 2)
-                ray.get(done)
-        ray.get(waiting)
+            list(pool.map(create, range(-(-work.tags // work.tags_per_shipment))))
 
     def found(self) -> tuple[list[Excursion], list[Visit]]:
         """The excursions and visits that stand in the database, retracted ones left out."""
@@ -119,8 +107,9 @@ class System:
     def processes(self) -> dict[str, psutil.Process]:
         """Every process of the system by a name: committer, doors, Ray's, the shards."""
         found = {process.name: psutil.Process(process.pid) for process in self.running.processes()}
-        below = {process.pid: process for head in self.running.heads for process in psutil.Process(head.pid).children(recursive=True)}
-        below |= {helper.pid: psutil.Process(helper.pid) for helper in self.running.helpers if psutil.pid_exists(helper.pid)}
+        found |= {process.name: psutil.Process(process.pid) for process in self._heads}
+        known = {process.pid for process in found.values()}
+        below = {one.pid: one for one in psutil.Process().children(recursive=True) if one.pid not in known and "bench.sender" not in one.cmdline()}
         shards = {info["pid"]: info["shard"] for info in self.directory.ask_all("info")}
         for pid, process in below.items():
             found[f"shard {shards[pid]}" if pid in shards else f"ray {pid}"] = process
@@ -139,11 +128,30 @@ class System:
 
 
 @contextmanager
-def started(**given: Any) -> Iterator[System]:
-    """A Waybill on a new SQLite database, on any free port, in a folder that goes away with it. Further arguments are settings."""
-    with tempfile.TemporaryDirectory(prefix="waybill-bench-") as folder:
-        settings = load({}, data_dir=Path(folder), port=0, ray_namespace="bench", log_level="WARNING", **given)
-        with boot.start(settings) as running:
-            system = System(running, Path(folder))
-            system.assert_durable()
-            yield system
+def started(work: Workload, riding: int | None = None, **given: Any) -> Iterator[System]:
+    """A Waybill on a new SQLite database, on any free port, in a folder that goes away with it; further arguments are settings.
+
+    The workload's tags ride on shipments with the profile and the fence from its start on: `riding` of them, default all.
+    """
+    with tempfile.TemporaryDirectory(prefix="waybill-bench-") as name:
+        folder = Path(name)
+        settings = load({}, data_dir=folder, port=0, ray_namespace="bench", log_level="WARNING", **given)
+        ray_node.connect(settings)  # once for both
+        heads = ray_node.head_processes()
+        try:
+            with boot.start(settings) as running:
+                first = System(running, folder, heads)
+                first.make_profile()
+                first.make_shipments(work)
+                shards = running.settings.shards or 1
+            seed.assign(settings.url_text, shards, settings.ring_bytes, work, 0, work.tags if riding is None else riding)
+            with boot.start(settings) as running:
+                system = System(running, folder, heads)
+                system.assert_durable()
+                yield system
+        except BaseException:
+            for log in sorted((folder / "logs").glob("*.log")):
+                print(f"{log.name} ends with:\n{log.read_text(errors='replace')[-3000:]}", file=sys.stderr)
+            raise
+        finally:
+            ray_node.disconnect(heads, [], 10)

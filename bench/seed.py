@@ -1,0 +1,97 @@
+"""Tags put on shipments in bulk, while no Waybill runs: the state that as many assignments would have left, as rows and snapshots.
+
+A million `AssignTag` calls would take longer than everything that is measured. The state is made by the code that replays assignments.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import Any
+
+from sqlalchemy import insert, update
+
+from actors.directory import shard_of
+from actors.journal import rows, snapshot
+from actors.journal.database import reader, writer
+from actors.journal.tables import Custody, ShardOwner, Tag
+from actors.rules import readings
+from actors.sensor_tag import SensorTags
+from actors.tags.changes import Changes
+from actors.tags.commands import apply
+from bench.workload import Workload
+
+ROWS_AT_ONCE = 20_000
+NOTHING: Any = None
+"""What the tags would ask the database: a fresh custody asks nothing."""
+
+
+def carrier_of(work: Workload, tag: int) -> str:
+    """The carrier that a tag rides on."""
+    return f"shipment/bench-{tag // work.tags_per_shipment}"
+
+
+def assign(url: str, shards: int, ring_bytes: int, work: Workload, first: int, until: int) -> None:
+    """Put the tags first ... until - 1 on their shipments, whose plans are in the database. No shard has tags yet."""
+    engine = reader(url)
+    with engine.connect() as connection:
+        plans = {carrier: json.loads(body) for carrier, body in connection.exec_driver_sql("SELECT carrier, body FROM carrier_plan").all()}
+    engine.dispose()
+    with ProcessPoolExecutor(min(shards, 4), mp_context=get_context("spawn")) as pool:
+        jobs = [pool.submit(_state, shard, shards, ring_bytes, work, first, until, plans) for shard in range(shards)]
+        made = [job.result() for job in jobs]
+    now_us = time.time_ns() // 1000
+    engine = writer(url)
+    for shard, (tags, custody_ids, state) in enumerate(made):
+        names = [f"bench-{tag:07d}" for tag in tags]
+        tag_row = rows.values(Tag(tag_id="", shard=shard, local_index=0, created_us=now_us, updated_us=now_us))
+        custody_row = rows.values(Custody(custody_id=0, shard=shard, tag_id="", carrier="", from_us=work.start_us, assigned_us=now_us))
+        with engine.connect() as connection:
+            for at in range(0, len(tags), ROWS_AT_ONCE):
+                some = range(at, min(at + ROWS_AT_ONCE, len(tags)))
+                with connection.begin():
+                    connection.execute(insert(rows.table_of(Tag)), [{**tag_row, "tag_id": names[k], "local_index": k} for k in some])
+                    connection.execute(
+                        insert(rows.table_of(Custody)),
+                        [
+                            {**custody_row, "custody_id": custody_ids[k], "tag_id": names[k], "carrier": carrier_of(work, tags[k])}
+                            for k in some
+                        ],
+                    )
+            with connection.begin():
+                owner = rows.table_of(ShardOwner)
+                connection.execute(update(owner).where(owner.c.shard == shard).values(journal_head=1, snapshot_sequence=1))
+                for commit in snapshot.save(shard, 1, 1, state, now_us):
+                    rows.upsert(
+                        connection,
+                        snapshot.SNAPSHOT,
+                        [
+                            {"shard": shard, "sequence": 1, "part": part.part, "parts": part.parts, "made_us": now_us,
+                             "checksum": part.checksum, "blob": part.blob}
+                            for part in commit.snapshot
+                        ],
+                    )  # fmt: skip
+    engine.dispose()
+
+
+def _state(
+    shard: int, shards: int, ring_bytes: int, work: Workload, first: int, until: int, plans: dict[str, Any]
+) -> tuple[list[int], list[int], bytes]:
+    """The tags of a shard, their custody ids and the snapshot of the shard's state."""
+    readings.warm_up()
+    state = SensorTags(shard, ring_bytes, NOTHING)
+    mine, custody_ids = [], []
+    for tag in range(first, until):
+        name, carrier = f"bench-{tag:07d}", carrier_of(work, tag)
+        if shard_of(name, shards) != shard:
+            continue
+        body = {
+            "command": "assign", "tag_id": name, "custody_id": state.next_id(), "carrier": carrier, "handling_unit": "",
+            "from_us": work.start_us, "until_us": None, "prior_us": {}, "plan": plans[carrier],
+        }  # fmt: skip
+        apply(state, body, Changes())
+        mine.append(tag)
+        custody_ids.append(body["custody_id"])
+    return mine, custody_ids, state.dump()
