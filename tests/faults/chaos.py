@@ -62,6 +62,8 @@ class Chaos:
         self._order = list(kinds)
         self._next = 0
         self.log: Callable[[str], None] = lambda line: None
+        self.over: Callable[[], bool] = lambda: False
+        """Says that nothing more will be answered: the gateways have ended."""
 
     def step(self) -> Cycle | None:
         """One kill of the next kind, and the wait until all is served again. None: there was nobody to kill."""
@@ -168,7 +170,7 @@ class Chaos:
         """Whether it came about."""
         deadline = time.monotonic() + patience_s
         while not done():
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or self.over():
                 return False
             time.sleep(every_s)
         return True

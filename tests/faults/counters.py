@@ -55,7 +55,7 @@ class Counters:
 
     @property
     def found_written(self) -> int:
-        """Messages sent again after a break whose readings were found to be committed: it was cut between write and answer."""
+        """Messages whose readings were found to be committed already, when they (or a door for them) were sent again."""
         return self._get(3)
 
     @found_written.setter

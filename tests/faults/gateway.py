@@ -152,7 +152,6 @@ class Gateway:
         pause = 0.05
         while following is not None or waiting:
             call = stub.Ingest()
-            resent = {one.said.number for one in waiting}
             try:
                 for one in waiting:
                     await call.write(one.request)
@@ -179,11 +178,10 @@ class Gateway:
                         await asyncio.sleep(max(pause, asked_s(answer)))
                         pause = min(2 * pause, 1.0)
                         waiting.append(one)
-                        resent.add(one.said.number)
                         await call.write(one.request)
                         continue
                     pause = 0.05
-                    self.take(stream, one, answer, one.said.number in resent)
+                    self.take(stream, one, answer)
             except grpc.aio.AioRpcError as error:
                 if error.code() not in AGAIN:
                     raise Wrong(f"stream {stream}: {error.code().name}: {error.details()}") from None
@@ -214,14 +212,12 @@ class Gateway:
             self.counters.outstanding[shard] += by
         self.counters.waiting += by
 
-    def take(self, stream: int, one: Waiting, answer: telemetry_pb2.IngestResponse, resent: bool) -> None:
+    def take(self, stream: int, one: Waiting, answer: telemetry_pb2.IngestResponse) -> None:
         """Write an answer down."""
         now_ns = time.monotonic_ns()
         said, total = one.said, answer.accepted + answer.duplicate + answer.conflicting + answer.refused
         if total != len(said.tag) or answer.refused or (said.kind != CONFLICT and answer.conflicting):
             raise Wrong(f"message {said.number} of stream {stream} of {len(said.tag)} readings, kind {said.kind}: {str(answer)[:300]}")
-        if said.kind == NEW and answer.duplicate and not resent:
-            raise Wrong(f"message {said.number} of stream {stream} was new, and {answer.duplicate} of it are duplicates: {str(answer)[:300]}")
         self.count(one, -1)
         for shard in one.shards:
             self.counters.answered_ns[shard] = now_ns

@@ -100,6 +100,7 @@ def run(system: System, folder: Path, plan: Plan, say: Callable[[str], None] = l
         gateway = subprocess.Popen([sys.executable, "-m", "tests.faults.gateway", str(folder)], stdout=log, stderr=log)
     driver = Chaos(system, counters, plan.kinds, plan.seed)
     driver.log = say
+    driver.over = lambda: gateway.poll() is not None
     error = ""
     try:
         _wait(gateway, lambda: (folder / "ready").exists(), READY_S)
