@@ -37,6 +37,7 @@ from actors.tags.columns import MIN_US, SPECIAL_QUALITY
 from actors.tags.commands import apply
 from actors.tags.head import Head, block_index
 from actors.tags.identity import resolve
+from actors.tags.late import Checkpoints
 from actors.tags.ring import FUTURE, Ring, rows_of
 
 PAST_IDS = 1 << 39
@@ -131,6 +132,7 @@ class SensorTags:
         self.ring = Ring(ring_bytes)
         self.ranges = admit.Ranges()
         self.head = Head(self.ring, self.next_id)
+        self.late = Checkpoints(self.head)
         self.series: dict[int, special.Series] = {}
         self.quality: dict[int, QualitySettings] = {}
         self.faults: dict[int, set[int]] = {}
@@ -244,6 +246,7 @@ class SensorTags:
             self.judge_slow(slow_tag, slow_from, "late", changes)
         for tag in found.woken.tolist():
             clock.speaks_again(self, tag, changes)
+        self.late.secure()
 
     def _admit(self, groups: Groups, batch: Batch, received_us: int, certain: bool, status: U1) -> admit.Admission:
         return admit.run(
@@ -257,7 +260,7 @@ class SensorTags:
         begin, head = self.batch_begins, int(self.ring.head[0])
         slots = np.arange(begin, head) % self.ring.capacity
         where = {tag: at for at, tag in enumerate(tags)}
-        mine = np.array([slot for slot in slots.tolist() if int(self.ring.tag[slot]) in where], np.int64)
+        mine = slots[np.isin(self.ring.tag[slots], tags)]
         if len(mine):
             mine = mine[(self.ring.sensed_us[mine] >= from_us) & (self.ring.sensed_us[mine] < until_us)]
         if len(mine):
@@ -276,13 +279,8 @@ class SensorTags:
         position, batch = self._known(tags, from_us, until_us)
         held = [self.held.get(tag) for tag in tags]
         if any(held):
-            keep = np.array(
-                [
-                    (int(at), int(boot), int(sequence)) not in (held[where] or ())
-                    for where, at, boot, sequence in zip(position, batch.sensed_us, batch.boot, batch.sequence, strict=True)
-                ],
-                np.bool_,
-            )
+            keys = zip(position.tolist(), batch.sensed_us.tolist(), batch.boot.tolist(), batch.sequence.tolist(), strict=True)
+            keep = np.array([key not in (held[where] or ()) for where, *rest in keys for key in (tuple(rest),)], np.bool_)
             position, batch = position[keep], readings.subset(batch, keep)
         return position, batch
 
@@ -311,7 +309,7 @@ class SensorTags:
                     past.judge_late(self, tag, at, changes)
         if plain:
             start = np.array([max(earliest[tag], int(self.head.tags[tag]["custody_from_us"])) for tag in plain], np.int64)
-            self.head.judge_again(np.array(plain, np.int32), start, cause, changes, self._judged)
+            self.late.judge_again(np.array(plain, np.int32), start, cause, changes, self._judged)
 
     def _judge_special(self, tag: int, cause: str, changes: Changes) -> None:
         """Give the tag's series the readings of this batch that fall into its open custody."""
@@ -391,7 +389,10 @@ class SensorTags:
                 for name in ("duplicate", "conflicting"):
                     tags, counts = encoded.extra.get(name, ((), ()))
                     for tag, count in zip(tags, counts, strict=True):
-                        self.head.tags[tag][name] += count
+                        row = self.head.tags[tag]
+                        row[name] += count
+                        row["received_us"] = max(int(row["received_us"]), received_us)  # a copy is a sign of life too
+                        row["silent"] = 0
             else:
                 body = json.loads(blob)
                 self.priors = dict(body["priors"])
@@ -446,7 +447,7 @@ class SensorTags:
             return
         self.series.pop(tag, None)
         start = np.array([custody.from_us], np.int64)
-        self.head.judge_again(np.array([tag], np.int32), start, cause, changes, self._judged)
+        self.late.judge_again(np.array([tag], np.int32), start, cause, changes, self._judged)
 
     # ---------------------------------------------------------------- snapshots
 

@@ -21,6 +21,7 @@ TAG = np.dtype(
         ("set_interval_us", "i8"),  # configured, 0 where not
         ("custody_from_us", "i8"),  # start of the open custody, FOREVER_US where none
         ("past_until_us", "i8"),  # end of the latest closed custody, MIN_US where none
+        ("stated_us", "i8"),  # when the last of what is stated of its open custody ends, FOREVER_US where something is open
         ("checkpoint_us", "i8"),  # the checkpoint holds every reading up to this sensed time, MIN_US where none
         ("ring_last", "i8"),  # the tag's newest row in the ring, -1 where none
         ("top_boot", "i8"),  # the boot whose highest sequence is top_sequence
@@ -108,7 +109,7 @@ def fresh_tags(rows: npt.NDArray[Any]) -> None:
     """Make `rows` (a view) those of tags that nothing is known of."""
     from actors.rules.readings import FOREVER_US
 
-    for name in ("known_us", "newest_us", "received_us", "past_until_us", "checkpoint_us"):
+    for name in ("known_us", "newest_us", "received_us", "past_until_us", "stated_us", "checkpoint_us"):
         rows[name] = MIN_US
     rows["custody_from_us"] = FOREVER_US
     for name in (

@@ -1,8 +1,7 @@
-"""The head: the judged state of all open custodies, how batches move it on, and how late readings judge it again.
+"""The head: the judged state of all open custodies, how in-order readings move it on, and what it has stated.
 
 Each tag in an open custody has a block of TRACK rows (one a limit) and a block of VISIT rows (one a fence). In-order readings move
-them on. Late ones go back to the tag's checkpoint where that lies before them, else to the start of its custody, and judge what came
-since once more; the difference to what was stated becomes revisions. All late tags of a batch are judged together, as columns.
+them on; late ones are judged in `late.py`, and the difference to what was stated becomes revisions here.
 """
 
 from __future__ import annotations
@@ -11,17 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numba as nb
 import numpy as np
 import numpy.typing as npt
 
-from actors.rules import exposure, geofence, readings
-from actors.rules._compile import frozen
+from actors.rules import exposure, geofence
 from actors.rules.readings import ACCURACY, FOREVER_US, I4, I8, LATITUDE, LONGITUDE, Batch, Groups
 from actors.tags.carriers import Carrier, Rulebook
 from actors.tags.changes import Changes
 from actors.tags.columns import MIN_US, SPECIAL_MKT, SPECIAL_QUALITY, RowPool, empty_tags, fresh_tags, grown
-from actors.tags.ring import Ring, rows_of
+from actors.tags.ring import Ring
 from actors.tags.stated import (
     StatedExcursion,
     StatedVisit,
@@ -30,15 +27,6 @@ from actors.tags.stated import (
     match_visits,
     take_facts,
 )
-
-CHECKPOINT_LAG = 64
-"""A checkpoint is kept at least this many readings behind a tag's newest, so that slightly late readings find it before them."""
-
-CHECKPOINT_MOVES = 256
-"""A checkpoint moves on when at least this many readings have come since it."""
-
-ReadJournal = Callable[[list[int], int, int], tuple[I4, Batch]]
-"""(tags, from_us, until_us) -> (position in `tags` of each row, rows): all accepted readings of the tags, this commit's included."""
 
 
 @dataclass(slots=True)
@@ -63,21 +51,6 @@ def block_index(first: npt.NDArray[Any], count: npt.NDArray[Any]) -> I8:
     ends = np.cumsum(count, dtype=np.int64)
     index: I8 = np.arange(total, dtype=np.int64) + np.repeat(first.astype(np.int64) - (ends - count), count)
     return index
-
-
-@nb.njit(cache=True, nogil=True)
-def _split_points(start: I8, order: I8, sensed_us: I8, earliest_us: I8, lag: int) -> I8:
-    """Per group how many of its first readings a checkpoint may hold: none at or after the earliest late one, all of one time or none."""
-    splits = np.zeros(len(start) - 1, dtype=np.int64)
-    for g in range(len(start) - 1):
-        begin, stop = start[g], start[g + 1]
-        at = 0
-        while begin + at < stop - lag and sensed_us[order[begin + at]] < earliest_us[g]:
-            at += 1
-        while at > 0 and begin + at < stop and sensed_us[order[begin + at - 1]] == sensed_us[order[begin + at]]:
-            at -= 1
-        splits[g] = at
-    return splits
 
 
 class Head:
@@ -183,7 +156,7 @@ class Head:
         """Move the head on by readings that are newer than everything judged of their tags."""
         if not len(groups.tag):
             return
-        runs, visits = self._feed(
+        runs, visits = self.feed(
             self.tracks.rows, self.first, self.count, self.visits.rows, self.visit_first, self.visit_count, groups, batch
         )
         for run in runs:
@@ -193,9 +166,10 @@ class Head:
             tag = int(self.visit_tag[event["visit"]])
             self.state_visit(tag, int(event["visit"]) - int(self.visit_first[tag]), event, "reading", changes)
 
-    def _feed(
+    def feed(
         self, tracks: Any, first: I4, count: I4, visits: Any, visit_first: I4, visit_count: I4, groups: Groups, batch: Batch
     ) -> tuple[exposure.Rows, exposure.Rows]:
+        """Judge a grouped batch on some TRACK and VISIT rows, the head's or copies: (RUN rows, VISIT_EVENT rows)."""
         runs = exposure.advance(
             tracks, first, count, groups, batch.sensed_us, batch.codes, batch.values, self.rulebook.windows, self.rulebook.limits
         )
@@ -227,6 +201,7 @@ class Head:
             stated.excursion_id = self.next_id()
             mine.append(stated)
         changes.excursion(stated, tag, custody.carrier, custody.handling_unit, cause)
+        self.note_stated(tag)
 
     def state_visit(self, tag: int, position: int, event: Any, cause: str, changes: Changes) -> None:
         """Turn one VISIT_EVENT row of an open custody into a statement."""
@@ -239,134 +214,24 @@ class Head:
                 if stated.fence_id == fence.fence_id and stated.kind == "VISIT" and stated.exited_us is None and not stated.retracted:
                     stated.exited_us = int(event["at_us"])
                     changes.visit(stated, tag, custody.carrier, cause)
+                    self.note_stated(tag)
                     return
         stated = visit_of_event(event, fence.fence_id, custody.custody_id)
         stated.visit_id = self.next_id()
         mine.append(stated)
         changes.visit(stated, tag, custody.carrier, cause)
+        self.note_stated(tag)
 
-    # ---------------------------------------------------------------- late
+    def note_stated(self, tag: int) -> None:
+        """Keep the latest time at which something stated of the tag ends: what is judged from later on cannot change any of it."""
+        latest = MIN_US
+        for one in self.excursions.get(tag, ()):
+            latest = max(latest, FOREVER_US if one.ended_us is None else one.ended_us)
+        for seen in self.stated_visits.get(tag, ()):
+            latest = max(latest, FOREVER_US if seen.exited_us is None else seen.exited_us)
+        self.tags[tag]["stated_us"] = latest
 
-    def judge_again(self, tags: I4, earliest_us: I8, cause: str, changes: Changes, read_journal: ReadJournal) -> None:
-        """Judge the open custodies of `tags` again, each from before its earliest changed sensed time."""
-        riding = (self.count[tags] + self.visit_count[tags]) > 0
-        tags, earliest_us = tags[riding], earliest_us[riding]
-        if not len(tags):
-            return
-        rows = self.tags[tags]
-        use = (rows["checkpoint_us"] > MIN_US) & (rows["checkpoint_us"] < earliest_us)
-        from_us = np.where(use, rows["checkpoint_us"] + 1, rows["custody_from_us"])
-        until_us = np.full(len(tags), FOREVER_US, np.int64)
-        position, slots, complete = rows_of(self.ring, rows, from_us, until_us)
-        whole = np.flatnonzero(complete)
-        if len(whole):
-            if len(whole) < len(tags):
-                renumber = np.cumsum(complete) - 1
-                kept = complete[position]
-                position, slots = renumber[position[kept]].astype(np.int32), slots[kept]
-            ring = self.ring
-            batch = Batch(
-                position, ring.sensed_us[slots], ring.boot[slots], ring.sequence[slots], ring.codes,
-                np.ascontiguousarray(ring.values[:, slots]),
-            )  # fmt: skip
-            self._judge(tags[whole], use[whole], earliest_us[whole], batch, cause, changes)
-        for i in np.flatnonzero(~complete).tolist():
-            one = slice(i, i + 1)
-            found, batch = read_journal([int(tags[i])], int(from_us[i]), FOREVER_US)
-            batch = Batch(found, batch.sensed_us, batch.boot, batch.sequence, batch.codes, batch.values)
-            self._judge(tags[one], use[one], earliest_us[one], batch, cause, changes)
-
-    def _judge(self, tags: I4, use: npt.NDArray[np.bool_], earliest_us: I8, batch: Batch, cause: str, changes: Changes) -> None:
-        """Judge `tags` from their checkpoints (`use`) or custody starts on `batch`, whose tag column is the position in `tags`."""
-        groups = readings.group(batch.tag, batch.sensed_us, batch.boot, batch.sequence, len(tags))
-        count, visit_count = self.count[tags], self.visit_count[tags]
-        first = (np.cumsum(count) - count).astype(np.int32)
-        visit_first = (np.cumsum(visit_count) - visit_count).astype(np.int32)
-        work = np.zeros(int(count.sum()), exposure.TRACK)
-        visits = np.zeros(int(visit_count.sum()), geofence.VISIT)
-        kept = np.flatnonzero(use)
-        rows = self.tags[tags]
-        work[block_index(first[kept], count[kept])] = self.old_tracks.rows[block_index(rows["checkpoint_tracks"][kept], count[kept])]
-        visits[block_index(visit_first[kept], visit_count[kept])] = self.old_visits.rows[
-            block_index(rows["checkpoint_visits"][kept], visit_count[kept])
-        ]
-        for i in np.flatnonzero(~use).tolist():
-            custody = self.custodies[int(tags[i])]
-            fresh, fresh_visits = self.fresh_rows(custody, self.rulebook.carriers[custody.carrier], FOREVER_US)
-            work[first[i] : first[i] + count[i]] = fresh
-            visits[visit_first[i] : visit_first[i] + visit_count[i]] = fresh_visits
-        visits_before = visits.copy()
-        begin_us = np.where(use, rows["checkpoint_us"], MIN_US)
-
-        splits = _split_points(
-            frozen(groups.start), frozen(groups.order), frozen(batch.sensed_us), frozen(earliest_us[groups.tag]), CHECKPOINT_LAG
-        )
-        splits[use[groups.tag] & (splits < CHECKPOINT_MOVES)] = 0
-        starts, lengths = groups.start[:-1], np.diff(groups.start)
-        parts = []
-        moving = splits > 0
-        if moving.any():
-            ahead = Groups(
-                groups.tag[moving],
-                np.concatenate([[0], np.cumsum(splits[moving])]).astype(np.int64),
-                groups.order[block_index(starts[moving], splits[moving])],
-            )
-            parts.append(self._feed(work, first, count, visits, visit_first, visit_count, ahead, batch))
-            held_us = batch.sensed_us[groups.order[starts[moving] + splits[moving] - 1]]
-            self._keep_checkpoints(tags, groups.tag[moving], held_us, work, first, visits, visit_first)
-        rest = Groups(
-            groups.tag,
-            np.concatenate([[0], np.cumsum(lengths - splits)]).astype(np.int64),
-            groups.order[block_index(starts + splits, lengths - splits)],
-        )
-        parts.append(self._feed(work, first, count, visits, visit_first, visit_count, rest, batch))
-
-        runs = np.concatenate([part[0] for part in parts])
-        events = np.concatenate([part[1] for part in parts])
-        concerned = {i for i, tag in enumerate(tags.tolist()) if tag in self.excursions or tag in self.stated_visits}
-        concerned.update((np.searchsorted(first, runs["track"], side="right") - 1).tolist() if len(runs) else ())
-        concerned.update((np.searchsorted(visit_first, events["visit"], side="right") - 1).tolist() if len(events) else ())
-        before = {i: self.live_excursions(int(tags[i])) for i in concerned}
-        self.tracks.rows[block_index(self.first[tags], count)] = work
-        self.visits.rows[block_index(self.visit_first[tags], visit_count)] = visits
-        for i in sorted(concerned):
-            tag = int(tags[i])
-            custody = self.custodies[tag]
-            carrier = self.rulebook.carriers[custody.carrier]
-            low, high = int(first[i]), int(first[i] + count[i])
-            mine = runs[(runs["track"] >= low) & (runs["track"] < high) & (runs["kind"] == exposure.ENDED)]
-            still = exposure.open_runs(work, np.arange(low, high), self.rulebook.windows)
-            found = [
-                excursion_of_run(run, carrier.tracks[int(run["track"]) - low].limit_id, custody.custody_id)
-                for run in np.concatenate([mine, still])
-            ]
-            self.revise(tag, custody, found, before[i], int(begin_us[i]), cause, changes)
-            low, high = int(visit_first[i]), int(visit_first[i] + visit_count[i])
-            mine = events[(events["visit"] >= low) & (events["visit"] < high)]
-            found_visits = visits_of_events(mine, visits_before[low:high], low, carrier, custody.custody_id)
-            inside = {
-                (carrier.fences[at].fence_id, int(row["entered_us"]))
-                for at, row in enumerate(visits_before[low:high])
-                if int(row["side"]) == geofence.INSIDE
-            }
-            self.revise_visits(tag, custody, found_visits, int(begin_us[i]), inside, cause, changes)
-
-    def _keep_checkpoints(
-        self, tags: I4, chosen: I4, held_us: I8, work: exposure.Rows, first: I4, visits: exposure.Rows, visit_first: I4
-    ) -> None:
-        """The working rows of `tags[chosen]` become their checkpoints, holding every reading up to `held_us`."""
-        for i, at_us in zip(chosen.tolist(), held_us.tolist(), strict=True):
-            tag = int(tags[i])
-            row = self.tags[tag]
-            tracks, fences = int(self.count[tag]), int(self.visit_count[tag])
-            if row["checkpoint_tracks"] < 0:
-                row["checkpoint_tracks"] = self.old_tracks.take(tracks)
-                row["checkpoint_visits"] = self.old_visits.take(fences)
-            at = int(row["checkpoint_tracks"])
-            self.old_tracks.rows[at : at + tracks] = work[first[i] : first[i] + tracks]
-            at = int(row["checkpoint_visits"])
-            self.old_visits.rows[at : at + fences] = visits[visit_first[i] : visit_first[i] + fences]
-            row["checkpoint_us"] = at_us
+    # ---------------------------------------------------------------- statements
 
     def live_excursions(self, tag: int) -> list[tuple[StatedExcursion, tuple[Any, ...]]]:
         """What the tag has stated, each with its facts as the head has them now (an open run's extreme grows unstated)."""
@@ -418,6 +283,7 @@ class Head:
             changes.excursion(one, *where)
         if gone:
             self.excursions[tag] = [one for one in mine if not one.retracted]
+        self.note_stated(tag)
 
     def revise_visits(
         self,
@@ -454,6 +320,7 @@ class Head:
             changes.visit(one, tag, custody.carrier, cause)
         if new or gone:
             self.stated_visits[tag] = [one for one in mine if not one.retracted]
+        self.note_stated(tag)
 
 
 def visit_of_event(event: Any, fence_id: str, custody_id: int) -> StatedVisit:

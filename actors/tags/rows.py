@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from actors.journal.prepared import Condition, EventDraft, PreparedCommit
+from actors.journal.rows import record, values
 from actors.journal.tables import Conflict, Excursion, Tag, Visit
 from actors.rules.plan import ENTER, EXIT, PASSED_THROUGH, PlannedFence
 from actors.tags import past
@@ -27,7 +28,7 @@ def fill(commit: PreparedCommit, tags: SensorTags, changes: Changes, now_us: int
             if isinstance(row, Conflict):
                 row.sequence = commit.journal.sequence
     if changes.new_tags:
-        columns = Tag(tag_id="", shard=tags.shard, local_index=0, created_us=now_us, updated_us=now_us).model_dump()
+        columns = values(record(Tag, {"tag_id": "", "shard": tags.shard, "local_index": 0, "created_us": now_us, "updated_us": now_us}))
         commit.bulk_upserts.append((Tag, [{**columns, "tag_id": tags.ids[at], "local_index": at} for at in changes.new_tags]))
     for excursion in changes.excursions.values():
         if excursion.stated.revision > 1 or not excursion.stated.retracted:
@@ -53,54 +54,60 @@ def excursion_row(tags: SensorTags, revised: RevisedExcursion, now_us: int) -> E
         }  # fmt: skip
     if profile is not None:
         facts |= {"profile_id": profile.profile_id, "profile_version": profile.version}
-    return Excursion(
-        excursion_id=stated.excursion_id,
-        revision=stated.revision,
-        state="RETRACTED" if stated.retracted else "CONFIRMED" if stated.ended_us is None else "ENDED",
-        cause=revised.cause,
-        shard=tags.shard,
-        tag_id=tags.ids[revised.tag],
-        carrier=revised.carrier,
-        custody_id=stated.custody_id,
-        handling_unit_id=revised.handling_unit or None,
-        lots=tags.reads.lots(revised.carrier, revised.handling_unit or None),
-        limit_id=stated.limit_id,
-        started_us=stated.started_us,
-        triggered_us=stated.triggered_us,
-        ended_us=stated.ended_us,
-        violation_us=stated.violation_us,
-        uncovered_us=stated.uncovered_us,
-        extreme=stated.extreme if stated.extreme == stated.extreme else None,
-        extreme_us=stated.extreme_us,
-        mean=stated.mean if stated.mean == stated.mean else None,
-        readings=stated.readings,
-        found_late=stated.found_late,
-        recorded_us=now_us,
-        **facts,
+    return record(
+        Excursion,
+        {
+            "excursion_id": stated.excursion_id,
+            "revision": stated.revision,
+            "state": "RETRACTED" if stated.retracted else "CONFIRMED" if stated.ended_us is None else "ENDED",
+            "cause": revised.cause,
+            "shard": tags.shard,
+            "tag_id": tags.ids[revised.tag],
+            "carrier": revised.carrier,
+            "custody_id": stated.custody_id,
+            "handling_unit_id": revised.handling_unit or None,
+            "lots": tags.reads.lots(revised.carrier, revised.handling_unit or None),
+            "limit_id": stated.limit_id,
+            "started_us": stated.started_us,
+            "triggered_us": stated.triggered_us,
+            "ended_us": stated.ended_us,
+            "violation_us": stated.violation_us,
+            "uncovered_us": stated.uncovered_us,
+            "extreme": stated.extreme if stated.extreme == stated.extreme else None,
+            "extreme_us": stated.extreme_us,
+            "mean": stated.mean if stated.mean == stated.mean else None,
+            "readings": stated.readings,
+            "found_late": stated.found_late,
+            "recorded_us": now_us,
+            **facts,
+        },
     )
 
 
 def _put_visit(commit: PreparedCommit, tags: SensorTags, revised: RevisedVisit, now_us: int) -> None:
     stated = revised.stated
-    row = Visit(
-        visit_id=stated.visit_id,
-        revision=stated.revision,
-        state="RETRACTED" if stated.retracted else "STATED",
-        kind=stated.kind,
-        cause=revised.cause,
-        shard=tags.shard,
-        tag_id=tags.ids[revised.tag],
-        carrier=revised.carrier,
-        custody_id=stated.custody_id,
-        fence_id=stated.fence_id,
-        entered_us=stated.entered_us,
-        exited_us=stated.exited_us,
-        recorded_us=now_us,
+    row = record(
+        Visit,
+        {
+            "visit_id": stated.visit_id,
+            "revision": stated.revision,
+            "state": "RETRACTED" if stated.retracted else "STATED",
+            "kind": stated.kind,
+            "cause": revised.cause,
+            "shard": tags.shard,
+            "tag_id": tags.ids[revised.tag],
+            "carrier": revised.carrier,
+            "custody_id": stated.custody_id,
+            "fence_id": stated.fence_id,
+            "entered_us": stated.entered_us,
+            "exited_us": stated.exited_us,
+            "recorded_us": now_us,
+        },
     )
     commit.upserts.append(row)
     what = "retracted" if stated.retracted else "passed" if stated.kind == "PASSED" else "entered" if stated.exited_us is None else "left"
     at_us = stated.entered_us if stated.exited_us is None else stated.exited_us
-    commit.events.append(EventDraft(f"visit.{what}", at_us, row.model_dump(mode="json"), revised.carrier, row.tag_id))
+    commit.events.append(EventDraft(f"visit.{what}", at_us, values(row), revised.carrier, row.tag_id))
     fence = next((one for one in past.carrier_of(tags, revised.carrier).fences if one.fence_id == stated.fence_id), None)
     if fence is not None and fence.alert_on:
         commit.conditions.extend(_fence_alerts(fence, stated, revised, row.tag_id))

@@ -1,0 +1,290 @@
+"""Late readings: open custodies judged again from a checkpoint, as columns, all tags of a batch together.
+
+A tag's checkpoint is a copy of its rows that holds every reading up to `checkpoint_us`. A reading later than that goes back to it, an
+earlier one to the start of the custody, on the ring's rows or, where the ring does not reach, on the journal's. Checkpoints move on
+when late readings come, and before the readings after them leave the ring (`Checkpoints.secure`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numba as nb
+import numpy as np
+import numpy.typing as npt
+
+from actors.rules import exposure, geofence, readings
+from actors.rules._compile import frozen
+from actors.rules.readings import FOREVER_US, I4, I8, Batch, Groups
+from actors.tags.changes import Changes
+from actors.tags.columns import MIN_US
+from actors.tags.head import Head, block_index, visits_of_events
+from actors.tags.ring import rows_of
+from actors.tags.stated import StatedExcursion, excursion_of_run
+
+CHECKPOINT_LAG = 16
+"""A checkpoint is kept at least this many readings behind a tag's newest, so that slightly late readings find it before them."""
+
+CHECKPOINT_MOVES = 64
+"""A checkpoint moves on when at least this many readings have come since it."""
+
+SLICES = 64
+"""In one half turn of the ring every tag is looked at once, in so many steps."""
+
+ReadJournal = Callable[[list[int], int, int], tuple[I4, Batch]]
+"""(tags, from_us, until_us) -> (position in `tags` of each row, rows): all judged readings of the tags, this commit's included."""
+
+Bools = npt.NDArray[np.bool_]
+
+
+class Work(NamedTuple):
+    """Copies of the rows of some tags, from which they are judged again. first, lengths: per tag its slice, as for the kernels."""
+
+    tracks: exposure.Rows
+    first: I4
+    lengths: I4
+    visits: exposure.Rows
+    visit_first: I4
+    visit_lengths: I4
+
+
+@nb.njit(cache=True, nogil=True)
+def _splits(start: I8, order: I8, sensed_us: I8, before_us: I8, leaving: Bools, lag: int) -> I8:
+    """Per group how many of its first readings a checkpoint may hold: those before `before_us` but the last `lag`, and at least all that
+    are leaving the ring; all readings of one sensed time or none.
+    """
+    splits = np.zeros(len(start) - 1, dtype=np.int64)
+    for g in range(len(start) - 1):
+        begin, stop = start[g], start[g + 1]
+        at = 0
+        while begin + at < stop - lag and sensed_us[order[begin + at]] < before_us[g]:
+            at += 1
+        while at > 0 and begin + at < stop and sensed_us[order[begin + at - 1]] == sensed_us[order[begin + at]]:
+            at -= 1
+        for k in range(stop - 1, begin + at - 1, -1):
+            if leaving[order[k]]:
+                at = k + 1 - begin
+                while begin + at < stop and sensed_us[order[begin + at]] == sensed_us[order[begin + at - 1]]:
+                    at += 1
+                break
+        splits[g] = at
+    return splits
+
+
+class Checkpoints:
+    """Judges the open custodies of a head again, and keeps their checkpoints."""
+
+    def __init__(self, head: Head) -> None:
+        self.head = head
+        self._cursor = 0
+        self._due = 0
+
+    def judge_again(self, tags: I4, earliest_us: I8, cause: str, changes: Changes, read_journal: ReadJournal) -> None:
+        """Judge the open custodies of `tags` again, each from before its earliest changed sensed time."""
+        head = self.head
+        riding = (head.count[tags] + head.visit_count[tags]) > 0
+        tags, earliest_us = tags[riding], earliest_us[riding]
+        if not len(tags):
+            return
+        rows = head.tags[tags]
+        use = (rows["checkpoint_us"] > MIN_US) & (rows["checkpoint_us"] < earliest_us)
+        from_us = np.where(use, rows["checkpoint_us"] + 1, rows["custody_from_us"])
+        position, slots, complete = rows_of(head.ring, rows, from_us, np.full(len(tags), FOREVER_US, np.int64))
+        whole = np.flatnonzero(complete)
+        if len(whole):
+            position, slots = self._of_whole(position, slots, complete)
+            self._judge(tags[whole], use[whole], earliest_us[whole], self._ring_batch(position, slots), cause, changes)
+        far = np.flatnonzero(~complete)
+        if len(far):
+            found, batch = read_journal(tags[far].tolist(), int(from_us[far].min()), FOREVER_US)
+            kept = batch.sensed_us >= from_us[far][found]
+            batch = readings.subset(Batch(found, batch.sensed_us, batch.boot, batch.sequence, batch.codes, batch.values), kept)
+            self._judge(tags[far], use[far], earliest_us[far], batch, cause, changes)
+
+    def secure(self) -> None:
+        """Move checkpoints on before the readings after them leave the ring: a few tags at a time, all of them in half a turn."""
+        head, ring = self.head, self.head.ring
+        step = max(ring.capacity // (2 * SLICES), 1)
+        now = int(ring.head[0])
+        if now - self._due > ring.capacity:  # a ring that was filled by something else than batches: begin here
+            self._due = now - ring.capacity
+        while now - self._due >= step:
+            self._due += step
+            size = -(-head.size // SLICES)
+            tags = np.arange(self._cursor, min(self._cursor + size, head.size), dtype=np.int32)
+            self._cursor = 0 if self._cursor + size >= head.size else self._cursor + size
+            if now >= ring.capacity // 2:
+                self._secure(tags)
+
+    def _secure(self, tags: I4) -> None:
+        head, ring = self.head, self.head.ring
+        rows = head.tags[tags]
+        rides = (head.count[tags] + head.visit_count[tags]) > 0
+        tags = tags[
+            rides & (rows["special"] == 0) & (rows["newest_us"] > rows["checkpoint_us"]) & (rows["newest_us"] >= rows["custody_from_us"])
+        ]
+        if not len(tags):
+            return
+        rows = head.tags[tags]
+        use = rows["checkpoint_us"] > MIN_US
+        from_us = np.where(use, rows["checkpoint_us"] + 1, rows["custody_from_us"])
+        position, slots, complete = rows_of(ring, rows, from_us, np.full(len(tags), FOREVER_US, np.int64))
+        whole = np.flatnonzero(complete)
+        if not len(whole):
+            return
+        position, slots = self._of_whole(position, slots, complete)
+        newest = int(ring.head[0]) - 1
+        leaving = (newest - slots) % ring.capacity >= ring.capacity // 2
+        if not leaving.any():
+            return
+        batch = self._ring_batch(position, slots)
+        tags, use = tags[whole], use[whole]
+        groups = self._groups(batch, len(tags))
+        work = self._work(tags, use)
+        no_late = np.full(len(groups.tag), FOREVER_US, np.int64)
+        splits = self._split(groups, batch, no_late, leaving)
+        self._move(tags, groups, splits, work, batch)
+
+    # ---------------------------------------------------------------- parts
+
+    def _of_whole(self, position: I4, slots: I8, complete: Bools) -> tuple[I4, I8]:
+        """The rows of the complete tags, their positions counted among these."""
+        if complete.all():
+            return position, slots
+        kept = complete[position]
+        return (np.cumsum(complete) - 1)[position[kept]].astype(np.int32), slots[kept]
+
+    def _ring_batch(self, position: I4, slots: I8) -> Batch:
+        ring = self.head.ring
+        values = ring.values.take(slots, axis=1)
+        return Batch(position, ring.sensed_us[slots], ring.boot[slots], ring.sequence[slots], ring.codes, values)
+
+    @staticmethod
+    def _groups(batch: Batch, tags: int) -> Groups:
+        return readings.group(batch.tag, batch.sensed_us, batch.boot, batch.sequence, tags)
+
+    def _work(self, tags: I4, use: Bools) -> Work:
+        """Copies of the tags' checkpoints (`use`), or rows that have seen nothing."""
+        head = self.head
+        count, visit_count = head.count[tags], head.visit_count[tags]
+        first, visit_first = (np.cumsum(count) - count).astype(np.int32), (np.cumsum(visit_count) - visit_count).astype(np.int32)
+        work = np.zeros(int(count.sum()), exposure.TRACK)
+        visits = np.zeros(int(visit_count.sum()), geofence.VISIT)
+        kept = np.flatnonzero(use)
+        rows = head.tags[tags[kept]]
+        work[block_index(first[kept], count[kept])] = head.old_tracks.rows[block_index(rows["checkpoint_tracks"], count[kept])]
+        from_visits = block_index(rows["checkpoint_visits"], visit_count[kept])
+        visits[block_index(visit_first[kept], visit_count[kept])] = head.old_visits.rows[from_visits]
+        for i in np.flatnonzero(~use).tolist():
+            custody = head.custodies[int(tags[i])]
+            fresh, fresh_visits = head.fresh_rows(custody, head.rulebook.carriers[custody.carrier], FOREVER_US)
+            work[first[i] : first[i] + count[i]] = fresh
+            visits[visit_first[i] : visit_first[i] + visit_count[i]] = fresh_visits
+        return Work(work, first, count, visits, visit_first, visit_count)
+
+    @staticmethod
+    def _split(groups: Groups, batch: Batch, before_us: I8, leaving: Bools) -> I8:
+        splits: I8 = _splits(
+            frozen(groups.start), frozen(groups.order), frozen(batch.sensed_us), frozen(before_us), frozen(leaving), CHECKPOINT_LAG
+        )
+        return splits
+
+    def _move(self, tags: I4, groups: Groups, splits: I8, work: Work, batch: Batch) -> tuple[exposure.Rows, exposure.Rows]:
+        """Judge the first `splits` readings of each group on `work`, and keep what it is then as their tags' checkpoints."""
+        moving = splits > 0
+        if not moving.any():
+            return np.zeros(0, exposure.RUN), np.zeros(0, geofence.VISIT_EVENT)
+        starts = groups.start[:-1][moving]
+        ahead = Groups(
+            groups.tag[moving],
+            np.concatenate([[0], np.cumsum(splits[moving])]).astype(np.int64),
+            groups.order[block_index(starts, splits[moving])],
+        )
+        told = self._feed(work, ahead, batch)
+        held_us = batch.sensed_us[groups.order[starts + splits[moving] - 1]]
+        head, chosen = self.head, groups.tag[moving]
+        moved = tags[chosen]
+        for tag in moved[head.tags["checkpoint_tracks"][moved] < 0].tolist():
+            row = head.tags[tag]
+            row["checkpoint_tracks"] = head.old_tracks.take(int(head.count[tag]))
+            row["checkpoint_visits"] = head.old_visits.take(int(head.visit_count[tag]))
+        rows = head.tags[moved]
+        count, visit_count = work.lengths[chosen], work.visit_lengths[chosen]
+        head.old_tracks.rows[block_index(rows["checkpoint_tracks"], count)] = work.tracks[block_index(work.first[chosen], count)]
+        from_visits = block_index(work.visit_first[chosen], visit_count)
+        head.old_visits.rows[block_index(rows["checkpoint_visits"], visit_count)] = work.visits[from_visits]
+        head.tags["checkpoint_us"][moved] = held_us
+        return told
+
+    def _feed(self, work: Work, groups: Groups, batch: Batch) -> tuple[exposure.Rows, exposure.Rows]:
+        return self.head.feed(*work, groups, batch)
+
+    def _judge(self, tags: I4, use: Bools, earliest_us: I8, batch: Batch, cause: str, changes: Changes) -> None:
+        """Judge `tags` from their checkpoints (`use`) or custody starts on `batch`, whose tag column is the position in `tags`."""
+        head = self.head
+        groups = self._groups(batch, len(tags))
+        work = self._work(tags, use)
+        visits_before = work.visits.copy()
+        begin_us = np.where(use, head.tags["checkpoint_us"][tags], MIN_US)
+        splits = self._split(groups, batch, earliest_us[groups.tag], np.zeros(len(batch), np.bool_))
+        splits[use[groups.tag] & (splits < CHECKPOINT_MOVES)] = 0
+        head.tags["checkpoint_us"][tags[~use]] = MIN_US  # one that was there does not hold what came before it
+        told = [self._move(tags, groups, splits, work, batch)]
+        starts, lengths = groups.start[:-1], np.diff(groups.start) - splits
+        rest = Groups(
+            groups.tag,
+            np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            groups.order[block_index(starts + splits, lengths)],
+        )
+        told.append(self._feed(work, rest, batch))
+        runs, events = (np.concatenate(parts) for parts in zip(*told, strict=True))
+        concerned = set(np.flatnonzero(head.tags["stated_us"][tags] > begin_us).tolist())
+        concerned.update((np.searchsorted(work.first, runs["track"], side="right") - 1).tolist())
+        concerned.update((np.searchsorted(work.visit_first, events["visit"], side="right") - 1).tolist())
+        # An exit is dated at its first outside fix, which a checkpoint may hold while its confirmation came after it.
+        inside = np.flatnonzero(visits_before["side"] == geofence.INSIDE)
+        concerned.update((np.searchsorted(work.visit_first, inside, side="right") - 1).tolist())
+        before = {i: head.live_excursions(int(tags[i])) for i in concerned}
+        head.tracks.rows[block_index(head.first[tags], work.lengths)] = work.tracks
+        head.visits.rows[block_index(head.visit_first[tags], work.visit_lengths)] = work.visits
+        for i in sorted(concerned):
+            self._revise(int(tags[i]), i, work, visits_before, runs, events, before[i], int(begin_us[i]), cause, changes)
+
+    def _revise(
+        self,
+        tag: int,
+        i: int,
+        work: Work,
+        visits_before: exposure.Rows,
+        runs: exposure.Rows,
+        events: exposure.Rows,
+        before: list[tuple[StatedExcursion, tuple[Any, ...]]],
+        begin_us: int,
+        cause: str,
+        changes: Changes,
+    ) -> None:
+        """State what one of the tags judged again changes."""
+        head = self.head
+        custody = head.custodies[tag]
+        carrier = head.rulebook.carriers[custody.carrier]
+        low, high = int(work.first[i]), int(work.first[i] + work.lengths[i])
+        ended = runs[(runs["track"] >= low) & (runs["track"] < high) & (runs["kind"] == exposure.ENDED)]
+        still = exposure.open_runs(work.tracks, np.arange(low, high), head.rulebook.windows)
+        found = [
+            excursion_of_run(run, carrier.tracks[int(run["track"]) - low].limit_id, custody.custody_id)
+            for some in (ended, still)
+            for run in some
+        ]
+        head.revise(tag, custody, found, before, begin_us, cause, changes)
+        low, high = int(work.visit_first[i]), int(work.visit_first[i] + work.visit_lengths[i])
+        if low == high:
+            return
+        mine = events[(events["visit"] >= low) & (events["visit"] < high)]
+        found_visits = visits_of_events(mine, visits_before[low:high], low, carrier, custody.custody_id)
+        inside = {
+            (carrier.fences[at].fence_id, int(row["entered_us"]))
+            for at, row in enumerate(visits_before[low:high])
+            if int(row["side"]) == geofence.INSIDE
+        }
+        head.revise_visits(tag, custody, found_visits, begin_us, inside, cause, changes)
