@@ -339,6 +339,7 @@ class ShardOwner(Row, table=True):
     epoch: int = Field(default=0, sa_type=BigInteger)
     journal_head: int = Field(default=0, sa_type=BigInteger)
     snapshot_sequence: int = Field(default=0, sa_type=BigInteger)
+    sorted_sequence: int = Field(default=0, sa_type=BigInteger)  # readings up to this entry are read from segments
     pid: int = 0
     pid_started: str = ""  # start time of the process as its system tells it, against reuse of the pid
     node: str = ""
@@ -362,6 +363,63 @@ class JournalBatch(Row, table=True):
     max_sensed_us: int | None = Field(default=None, sa_type=BigInteger)
     readings: int = 0
     checksum: int = Field(default=0, sa_type=BigInteger)  # CRC-32 of blob
+    blob: bytes = Field(default=b"", sa_type=LargeBinary)
+
+
+class Segment(Row, table=True):
+    """Readings of the journal entries first_sequence ... last_sequence of a shard, sorted by tag, in pages (pages.py).
+
+    A page belongs to a segment only while the segment's row is there; pages without one are being written, or waiting to be removed.
+    """
+
+    shard: int = Field(primary_key=True)
+    number: int = Field(primary_key=True, sa_type=BigInteger)
+    level: int = 0  # how often its readings were merged
+    first_sequence: int = Field(default=0, sa_type=BigInteger)
+    last_sequence: int = Field(default=0, sa_type=BigInteger)
+    min_sensed_us: int = Field(default=0, sa_type=BigInteger)
+    max_sensed_us: int = Field(default=0, sa_type=BigInteger)
+    readings: int = Field(default=0, sa_type=BigInteger)
+    pages: int = 0
+    made_us: int = Field(default=0, sa_type=BigInteger)
+    checksum: int = Field(default=0, sa_type=BigInteger)  # CRC-32 of directory
+    directory: bytes = Field(default=b"", sa_type=LargeBinary)  # which tags and times each page holds (segments.Directory)
+
+
+class SegmentPage(Row, table=True):
+    """One page of a segment. Its checksum is in the blob."""
+
+    shard: int = Field(primary_key=True)
+    segment: int = Field(primary_key=True, sa_type=BigInteger)
+    page: int = Field(primary_key=True)
+    blob: bytes = Field(default=b"", sa_type=LargeBinary)
+
+
+class SortedEntries(Row, table=True):
+    """What is no reading of the sorted entries first_sequence ... last_sequence; with the segments it gives each entry byte for byte."""
+
+    shard: int = Field(primary_key=True)
+    first_sequence: int = Field(primary_key=True, sa_type=BigInteger)
+    last_sequence: int = Field(default=0, sa_type=BigInteger)
+    readings: int = Field(default=0, sa_type=BigInteger)
+    checksum: int = Field(default=0, sa_type=BigInteger)  # CRC-32 of blob
+    blob: bytes = Field(default=b"", sa_type=LargeBinary)  # segments.Head of each, as JSON, compressed
+
+
+class Quarantine(Row, table=True):
+    """What was found damaged, and is left out from then on. Kind: entry (number: the journal sequence), page (number: the segment),
+    entries (number: the first sequence; SortedEntries). `blob`: the bytes as they were found."""
+
+    shard: int = Field(primary_key=True)
+    kind: str = Field(primary_key=True)
+    number: int = Field(primary_key=True, sa_type=BigInteger)
+    page: int = Field(default=0, primary_key=True)
+    name: str = ""
+    from_us: int | None = Field(default=None, sa_type=BigInteger)  # sensed times of what it held; NULL: no readings
+    until_us: int | None = Field(default=None, sa_type=BigInteger)
+    readings: int = 0
+    why: str = ""
+    found_us: int = Field(default=0, sa_type=BigInteger)
     blob: bytes = Field(default=b"", sa_type=LargeBinary)
 
 
