@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actors.rules import readings
+from actors.rules import exposure, readings
 from actors.rules.errors import NotFound
 from actors.rules.readings import FAIL, FOREVER_US, SUSPECT, U1, Batch
 from actors.tags import past, whole
 from actors.tags.columns import MIN_US
 from actors.tags.ring import latest_values
+from actors.tags.stated import excursion_of_run
 
 if TYPE_CHECKING:
     from actors.sensor_tag import SensorTags
@@ -97,14 +98,23 @@ def _metric(carrier: Any, limit_id: str) -> str:
 
 
 def open_runs(tags: SensorTags, arguments: Arguments) -> list[dict[str, Any]]:
-    """The open excursions of a carrier's tags as they stand now: time in violation, extreme and mean up to the newest reading."""
+    """The open excursions of a carrier's tags as they stand now, accounted for up to each tag's newest reading."""
     name = str(arguments["carrier"])
     carrier = tags.head.rulebook.carriers.get(name)
     found = []
     for tag in sorted(carrier.tags) if carrier is not None else ():
-        for one, facts in tags.head.live_excursions(tag):
-            if one.ended_us is None:
-                found.append({"excursion_id": one.excursion_id, "tag_id": tags.ids[tag], "extreme": facts[3], "extreme_us": facts[4]})
+        assert carrier is not None
+        by_start = {}
+        first, count = int(tags.head.first[tag]), int(tags.head.count[tag])
+        for run in exposure.open_runs(tags.head.tracks.rows, np.arange(first, first + count), tags.head.rulebook.windows):
+            live = excursion_of_run(run, carrier.tracks[int(run["track"]) - first].limit_id, 0)
+            by_start[(live.limit_id, live.started_us)] = live
+        for stated in tags.head.excursions.get(tag, ()):
+            now = by_start.get((stated.limit_id, stated.started_us))
+            if stated.ended_us is None and now is not None:
+                facts = ("violation_us", "uncovered_us", "extreme", "extreme_us", "mean", "readings")
+                told = {fact: getattr(now, fact) for fact in facts}
+                found.append({"excursion_id": stated.excursion_id, "tag_id": tags.ids[tag], **told})
     return found
 
 
