@@ -27,6 +27,7 @@ from actors.catalog import CatalogPopulation
 from actors.decision import Decision
 from actors.directory import now_us, shard_name
 from actors.journal import fence, snapshot
+from actors.journal.database import reachable
 from actors.journal.prepared import AlertAction, CommitResult, JournalEntry, PreparedCommit
 from actors.journal.queries_tags import TagReads
 from actors.journal.store import open_store
@@ -43,6 +44,9 @@ log = logging.getLogger("waybill.shard")
 COMMIT_TIMEOUT_S = 60.0
 REPLAY_AT_ONCE = 64
 """Journal entries read at a time in recovery."""
+
+TAKE_OVER_AGAIN_S = 0.5
+"""Pause of a starting shard that finds no database."""
 
 ALERT_ACTIONS = ("acknowledge", "assign", "comment", "resolve")
 
@@ -97,10 +101,8 @@ class Shard:
         self.worker = f"{context.get_node_id()[:12]}:{os.getpid()}:{context.get_actor_id()}"
         self.store = open_store(config.database_url)
         claimant = fence.Claimant(os.getpid(), context.get_node_id(), self.worker, process_started())
-        owner = self.store.write(fence.acquire, number, claimant, now_us()).result(COMMIT_TIMEOUT_S)
-        self.epoch = owner.epoch
         self.reads = TagReads(self.store.engine, number, self._settled)
-        self._recover(owner.journal_head)
+        self._take_over(claimant)
         engine = self.store.engine
         self.shipments = ShipmentPopulation(number, config.shards, engine)
         self.warehouses = WarehousePopulation(number, config.shards, engine)
@@ -111,6 +113,7 @@ class Shard:
 
     # ---------------------------------------------------------------- calls
 
+    @reachable()
     def ingest(self, parts: list[Part], received_us: int) -> list[IngestReply]:
         """Take readings; returns when they are durable and judged. Raises Unavailable or StorageFull: send again."""
         with self._state:
@@ -122,6 +125,7 @@ class Shard:
         return [IngestReply(status, self.last_event) for status in statuses]
 
     @ray.method(concurrency_group="command")  # type: ignore[untyped-decorator, unused-ignore]
+    @reachable()
     def command(self, name: str, arguments: dict[str, Any], at_us: int) -> Any:
         """Carry out a command by name, durably; its answer. Raises DomainError."""
         if name in TAG_COMMANDS:
@@ -144,6 +148,7 @@ class Shard:
         return decision.answer
 
     @ray.method(concurrency_group="ask")  # type: ignore[untyped-decorator, unused-ignore]
+    @reachable()
     def query(self, name: str, arguments: dict[str, Any]) -> Any:
         """Answer a question about this shard's inhabitants. Raises DomainError."""
         if name in tag_queries.FREE:
@@ -176,6 +181,7 @@ class Shard:
         """There may be mail."""
         self._mail.set()
 
+    @reachable()
     def tick(self, at_us: int) -> None:
         """What the clock decides, as the shard's own clock does at every tick."""
         with self._state:
@@ -273,6 +279,19 @@ class Shard:
                     continue  # it looks into its mailbox at its next tick anyhow
 
     # ---------------------------------------------------------------- recovery
+
+    def _take_over(self, claimant: fence.Claimant) -> None:
+        """Become the shard's owner and fold its journal. Waits for a database that is away: an actor that fails to start is not restarted."""
+        while True:
+            try:
+                owner = self.store.write(fence.acquire, self.number, claimant, now_us()).result(COMMIT_TIMEOUT_S)
+                self.epoch = owner.epoch
+                with reachable():
+                    self._recover(owner.journal_head)
+                return
+            except Unavailable as error:
+                log.warning("shard %d cannot start yet: %s", self.number, error)
+                time.sleep(TAKE_OVER_AGAIN_S)
 
     def _ready(self) -> None:
         """The state is the journal's, or is made so. The state lock is held."""

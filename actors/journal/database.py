@@ -6,15 +6,20 @@ PostgreSQL: a writing connection holds its locks for at most three seconds while
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from sqlalchemy.pool import NullPool, QueuePool
 
 from actors.journal.columns import dumps
+from actors.rules.errors import Unavailable
 
 LOCK_TIMEOUT_MS = 5_000
 """How long a writer waits for a lock."""
@@ -102,6 +107,15 @@ def assert_durable(connection: Connection) -> None:
             raise RuntimeError(f"the writing connection is not durable: journal_mode={mode}, synchronous={synchronous}")
     elif connection.exec_driver_sql("SHOW synchronous_commit").scalar_one() == "off":
         raise RuntimeError("the writing connection is not durable: synchronous_commit=off")
+
+
+@contextmanager
+def reachable() -> Iterator[None]:
+    """Within it, a database that is away (killed, starting, out of connections, a disk that fails) raises Unavailable."""
+    try:
+        yield
+    except (OperationalError, InterfaceError, NoConnectionFree) as error:
+        raise Unavailable("the database does not answer", retry_after_s=0.5) from error
 
 
 def _sqlite_reader(connection: Any, _record: Any) -> None:
