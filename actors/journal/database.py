@@ -6,10 +6,9 @@ PostgreSQL: a writing connection holds its locks for at most three seconds while
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ContextDecorator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
@@ -109,13 +108,16 @@ def assert_durable(connection: Connection) -> None:
         raise RuntimeError("the writing connection is not durable: synchronous_commit=off")
 
 
-@contextmanager
-def reachable() -> Iterator[None]:
+class reachable(ContextDecorator):  # noqa: N801 (used as `with reachable():` and `@reachable()`)
     """Within it, a database that is away (killed, starting, out of connections, a disk that fails) raises Unavailable."""
-    try:
-        yield
-    except (OperationalError, InterfaceError, NoConnectionFree) as error:
-        raise Unavailable("the database does not answer", retry_after_s=0.5) from error
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _where: object) -> Literal[False]:
+        if isinstance(error, (OperationalError, InterfaceError, NoConnectionFree)):
+            raise Unavailable("the database does not answer", retry_after_s=0.5) from error
+        return False
 
 
 def _sqlite_reader(connection: Any, _record: Any) -> None:
