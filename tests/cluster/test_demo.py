@@ -57,7 +57,7 @@ def test_the_demo_shows_a_verdict_that_late_data_changes_and_ends_with_a_table(t
     assert after
     assert (before[1], after[1]) == ("WITHIN LIMITS", "EXCURSION")
     assert re.search(r"^ +\d+ raised +goods +DEMO-", shown, re.MULTILINE)
-    assert re.search(r"^shipment +journey +goods +state +profile +excursions", shown, re.MULTILINE)
+    assert re.search(r"^shipment +journey +profile +state +excursions +worst +verdict", shown, re.MULTILINE)
     assert re.search(r"DEMO-ROAD-\d+-00 .*Nairobi to Mombasa.* EXCURSION", shown)
     assert "Where to look next" in shown
     assert "Traceback" not in run.stderr

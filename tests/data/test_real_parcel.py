@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from cluster.client import Client, micros
-from tests.data.support import counts, waybill_command
+from tests.data.support import counts, waybill_output
 from tests.reference import exposure as slow
 from tests.reference.mkt import mkt_c
 from waybill.v1 import common_pb2, exposure_pb2, profile_pb2, shipment_pb2, tag_pb2
@@ -84,18 +84,34 @@ def excursions(client: Client, shipment_id: str) -> list[Facts]:
     )
 
 
-def import_parcel(target: str, path: Path, shipment: str, profile: str, *more: str) -> int:
-    return waybill_command(
-        "import", "ibutton", path, "--server", target, "--timezone", "America/Chicago",
-        "--shipment", shipment, "--profile", profile, "--from", FROM, "--until", UNTIL, *more,
-    )  # fmt: skip
+@pytest.fixture(scope="module")
+def account(waybill: Running, shared_data: Path) -> dict[str, int]:
+    """The account of the parcel's import, as shipment PARCEL-USP."""
+    (found,) = counts(
+        waybill_output(
+            "import",
+            "ibutton",
+            shared_data / FILE,
+            "--server",
+            waybill.target,
+            "--timezone",
+            "America/Chicago",
+            "--shipment",
+            "PARCEL-USP",
+            "--profile",
+            "usp-crt",
+            "--from",
+            FROM,
+            "--until",
+            UNTIL,
+        )
+    )
+    return found
 
 
 def test_the_parcels_excursions_under_usp_room_temperature_are_those_of_a_plain_reading(
-    waybill: Running, shared_data: Path, readings: list[tuple[int, float]], capsys: pytest.CaptureFixture[str]
+    waybill: Running, account: dict[str, int], readings: list[tuple[int, float]]
 ) -> None:
-    assert import_parcel(waybill.target, shared_data / FILE, "PARCEL-USP", "usp-crt") == 0
-    (account,) = counts(capsys.readouterr().out)
     assert account == {"rows": 7872, "sent": 7872, "tags": 1, "accepted": 7872, "duplicate": 0, "conflicting": 0, "refused": 0, "bad": 0}
     limits = {
         "cold-15": slow.Limit(15.0, direction=-1),
@@ -123,7 +139,7 @@ def test_the_parcels_excursions_under_usp_room_temperature_are_those_of_a_plain_
 
 
 def test_27_degrees_or_warmer_is_an_excursion_at_once_and_27_itself_counts(
-    waybill: Running, shared_data: Path, readings: list[tuple[int, float]], capsys: pytest.CaptureFixture[str]
+    waybill: Running, shared_data: Path, readings: list[tuple[int, float]]
 ) -> None:
     limit = profile_pb2.Limit(
         limit_id="warm-27",
@@ -140,7 +156,7 @@ def test_27_degrees_or_warmer_is_an_excursion_at_once_and_27_itself_counts(
         client.call(client.profiles.CreateProfile, profile_pb2.CreateProfileRequest(profile=profile))
         # The whole recording: before the journey the logger lies in a room that is warmer than 27 °C at times.
         arguments = ("--timezone", "America/Chicago", "--tag", "button-27", "--shipment", "ROOM-27", "--profile", "at-most-27")
-        assert waybill_command("import", "ibutton", shared_data / FILE, "--server", waybill.target, *arguments) == 0
+        waybill_output("import", "ibutton", shared_data / FILE, "--server", waybill.target, *arguments)
         found = excursions(client, "ROOM-27")
     judged = slow.judge(readings, [slow.Window(0, 2**62, slow.Limit(27.0, inclusive=True))], readings[0][0])
     assert len(judged.excursions) >= 2
@@ -150,22 +166,18 @@ def test_27_degrees_or_warmer_is_an_excursion_at_once_and_27_itself_counts(
     ]
 
 
-def test_the_same_file_again_changes_nothing(waybill: Running, shared_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_same_file_again_changes_nothing(waybill: Running, shared_data: Path, account: dict[str, int]) -> None:
     with Client(waybill.target) as client:
         before = excursions(client, "PARCEL-USP")
         arguments = ("--timezone", "America/Chicago", "--server", waybill.target)
-        assert waybill_command("import", "ibutton", shared_data / FILE, *arguments) == 0
-        (account,) = counts(capsys.readouterr().out)
-        assert (account["accepted"], account["duplicate"]) == (0, 7872)
+        (again,) = counts(waybill_output("import", "ibutton", shared_data / FILE, *arguments))
+        assert (again["accepted"], again["duplicate"]) == (account["duplicate"], account["accepted"]) == (0, 7872)
         assert excursions(client, "PARCEL-USP") == before
         twin = client.call(client.tags.GetTagTwin, tag_pb2.GetTagTwinRequest(tag_id=TAG)).twin
     assert (twin.counters.accepted, twin.counters.duplicate) == (7872, 7872)
 
 
-def test_the_parcel_is_drawn_in_the_terminal_with_its_excursions_and_verdict(
-    waybill: Running, shared_data: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert waybill_command("shipment", "show", "PARCEL-USP", "--server", waybill.target) == 0
-    shown = capsys.readouterr().out
+def test_the_parcel_is_drawn_in_the_terminal_with_its_excursions_and_verdict(waybill: Running, account: dict[str, int]) -> None:
+    shown = waybill_output("shipment", "show", "PARCEL-USP", "--server", waybill.target)
     for part in ("PARCEL-USP", "EXCURSION", "cold-15", TAG, "┤", "⣀", "2022-04-01", "excursions"):
         assert part in shown
