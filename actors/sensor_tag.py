@@ -365,7 +365,8 @@ class SensorTags:
 
     def seal(self, moved: Moved, body: dict[str, Any]) -> None:
         """The journal entry of a tick or command, after its effect."""
-        whole_body = {**body, "past_counter": self.past_counter, "priors": list(self.priors.items())}
+        counters = {"counter": self.counter, "past_counter": self.past_counter}
+        whole_body = {**body, **counters, "priors": list(self.priors.items())}
         moved.blob = json.dumps(whole_body, separators=(",", ":"), allow_nan=False).encode()
 
     # ---------------------------------------------------------------- replay of the journal
@@ -380,7 +381,7 @@ class SensorTags:
                 encoded = codec.decode(blob)
                 self.priors = dict(encoded.extra.get("priors", ()))
                 self.slow = [(tag, from_us) for tag, from_us in encoded.extra.get("slow", ())]
-                self.add(encoded.extra.get("new_tags", ()))
+                self.add(name for name in encoded.extra.get("new_tags", ()) if name not in self.index)  # see adopt.registered
                 self.past_counter = encoded.extra.get("past_counter", self.past_counter)
                 kept = encoded.batch
                 batch = Batch(kept.tag, kept.sensed_us, kept.boot, kept.sequence, kept.codes, np.array(kept.values, order="C"))
@@ -402,7 +403,8 @@ class SensorTags:
                     apply(self, body, changes)
                     for tag in self.priors:
                         past.take_prior(self, tag, "profile" if body["command"] == "plan" else "custody", changes)
-                self.past_counter = body["past_counter"]
+                # What is stated at the end of a custody took ids that a replay does not take again.
+                self.counter, self.past_counter = body["counter"], body["past_counter"]
         finally:
             self.replaying = False
 
