@@ -281,7 +281,7 @@ class Shard:
     # ---------------------------------------------------------------- recovery
 
     def _take_over(self, claimant: fence.Claimant) -> None:
-        """Become the shard's owner and fold its journal. Waits for a database that is away: an actor that fails to start is not restarted."""
+        """Become the owner and fold the journal. Waits for a database that is away: an actor that fails to start stays dead."""
         while True:
             try:
                 owner = self.store.write(fence.acquire, self.number, claimant, now_us()).result(COMMIT_TIMEOUT_S)
@@ -312,10 +312,12 @@ class Shard:
         self._failed = None
 
     def _guarded(self, work: Any) -> Any:
-        """Run what moves the state; an error that is not a refusal leaves it untrusted."""
+        """Run what moves the state; an error other than a refusal before anything was moved leaves it untrusted."""
         try:
             return work()
-        except DomainError:
+        except DomainError as error:
+            if self.tags.moving:
+                self._failed = error
             raise
         except Exception as error:
             log.exception("shard %d: judging failed; its state is rebuilt from the journal", self.number)

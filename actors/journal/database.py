@@ -108,7 +108,7 @@ def assert_durable(connection: Connection) -> None:
         raise RuntimeError("the writing connection is not durable: synchronous_commit=off")
 
 
-class reachable(ContextDecorator):  # noqa: N801 (used as `with reachable():` and `@reachable()`)
+class reachable(ContextDecorator):
     """Within it, a database that is away (killed, starting, out of connections, a disk that fails) raises Unavailable."""
 
     def __enter__(self) -> None:
