@@ -145,6 +145,8 @@ class SensorTags:
         """Of the entry in work, where readings were looked up: the tags judged as late, with the earliest time. Journaled."""
         self.clock_us = MIN_US
         self.replaying = False
+        self.moving = False
+        """The entry in work has begun to move the state: where it ends in an error, the state is not to be trusted."""
         self._scratch = readings.Scratch()
         self.batch_begins = 0
 
@@ -161,6 +163,7 @@ class SensorTags:
     def begin(self) -> None:
         """A new journal entry is in work: what was put into the ring before is in the journal."""
         self.priors, self.slow = {}, []
+        self.moving = False
         self.batch_begins = int(self.ring.head[0])
 
     def find(self, tag_id: str) -> int | None:
@@ -169,6 +172,7 @@ class SensorTags:
 
     def add(self, tag_ids: Iterable[str]) -> list[int]:
         """Local indices of tags that were not known."""
+        self.moving = True
         made = []
         for tag_id in tag_ids:
             self.index[tag_id] = len(self.ids)
@@ -181,6 +185,7 @@ class SensorTags:
 
     def ingest(self, parts: list[Part], received_us: int) -> tuple[list[U1], Moved]:
         """Take the readings of a call: a status per reading and part, and what to commit."""
+        self.begin()
         moved = Moved()
         batches = []
         for part in parts:
@@ -202,7 +207,6 @@ class SensorTags:
             batch, offered = readings.subset(batch, ~refused), readings.subset(offered, ~refused)
         taken = status if not refused.any() else np.zeros(len(batch), np.uint8)
         past_counter = self.past_counter
-        self.begin()
         self._take(batch, received_us, taken, False, moved.changes)
         entry.put_conflicts_aside(self, offered, taken, received_us, moved)
         entry.write(self, batch, taken, past_counter, moved)
@@ -216,6 +220,7 @@ class SensorTags:
         return answers, moved
 
     def _take(self, batch: Batch, received_us: int, status: U1, certain: bool, changes: Changes) -> None:
+        self.moving = True
         self.clock_us = max(self.clock_us, received_us)
         groups = readings.group(batch.tag, batch.sensed_us, batch.boot, batch.sequence, max(self.head.size, 1), self._scratch)
         found = self._admit(groups, batch, received_us, certain, status)

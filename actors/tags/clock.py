@@ -42,6 +42,7 @@ def decide(tags: SensorTags, now_us: int) -> dict[str, Any] | None:
 
 def apply(tags: SensorTags, body: Mapping[str, Any], changes: Changes) -> None:
     """Move the state on by a tick, live and in replay."""
+    tags.moving = True
     tags.clock_us = max(tags.clock_us, int(body["now_us"]))
     for tag in body["silent"]:
         row = tags.head.tags[tag]

@@ -254,6 +254,7 @@ def _close_in_order(tags: SensorTags, tag: int, new: Custody, changes: Changes) 
     assert new.until_us is not None
     if row["special"] or int(row["newest_us"]) >= new.until_us:
         return False
+    tags.moving = True
     custody = head.custodies[tag]
     carrier = head.rulebook.carriers[custody.carrier]
     tracks = np.arange(int(head.first[tag]), int(head.first[tag]) + int(head.count[tag]))
@@ -315,6 +316,7 @@ def plan_changed(tags: SensorTags, arguments: Arguments, now_us: int) -> Moved:
 
 def apply(tags: SensorTags, body: Mapping[str, Any], changes: Changes) -> None:
     """Move the state on by a journaled command."""
+    tags.moving = True
     kind = body["command"]
     if kind == "tag":
         tag = _tag(tags, body["tag_id"], changes)
