@@ -251,7 +251,7 @@ class Client:
             minutes = [(time_us - BEGIN_US) / MINUTE_US for time_us in message.series.sensed_at_us]
             for column in message.series.columns:
                 if column.metric == common_pb2.METRIC_TEMPERATURE_C:
-                    found.extend(zip(minutes, column.values, strict=True))
+                    found.extend((minute, value) for minute, value in zip(minutes, column.values, strict=True) if value == value)
         return found
 
     def twin(self, tag_id: str) -> tag_pb2.TagTwin:
