@@ -23,10 +23,11 @@ import numpy as np
 import numpy.typing as npt
 import ray
 
+from actors import recovery
 from actors.catalog import CatalogPopulation
 from actors.decision import Decision
 from actors.directory import now_us, shard_name
-from actors.journal import fence, snapshot
+from actors.journal import compaction, fence, quarantine, snapshot
 from actors.journal.database import reachable
 from actors.journal.prepared import AlertAction, CommitResult, JournalEntry, PreparedCommit
 from actors.journal.queries_tags import TagReads
@@ -42,11 +43,10 @@ from actors.warehouse import WarehousePopulation
 log = logging.getLogger("waybill.shard")
 
 COMMIT_TIMEOUT_S = 60.0
-REPLAY_AT_ONCE = 64
-"""Journal entries read at a time in recovery."""
-
 TAKE_OVER_AGAIN_S = 0.5
 """Pause of a starting shard that finds no database."""
+SORT_S = 2.0
+"""Pause of the sorting of history when there is nothing to sort."""
 
 ALERT_ACTIONS = ("acknowledge", "assign", "comment", "resolve")
 
@@ -60,6 +60,8 @@ class ShardConfig:
     namespace: str | None = None
     ring_bytes: int = 64 << 20
     snapshot_readings: int = 1_000_000
+    snapshot_entries: int = 8_192  # a snapshot is taken after so many readings, or so many entries
+    compaction: compaction.Settings = compaction.Settings()  # noqa: RUF009
     tick_s: float = 5.0
     heartbeat_s: float = 1.0
     auto_register: bool = True
@@ -101,14 +103,14 @@ class Shard:
         self.worker = f"{context.get_node_id()[:12]}:{os.getpid()}:{context.get_actor_id()}"
         self.store = open_store(config.database_url)
         claimant = fence.Claimant(os.getpid(), context.get_node_id(), self.worker, process_started())
-        self.reads = TagReads(self.store.engine, number, self._settled)
+        self.reads = TagReads(self.store.engine, number, self._settled, self._quarantine)
         self._take_over(claimant)
         engine = self.store.engine
         self.shipments = ShipmentPopulation(number, config.shards, engine)
         self.warehouses = WarehousePopulation(number, config.shards, engine)
         self.catalog = CatalogPopulation(number, config.shards, engine)
         self._commands = {**self.shipments.commands, **self.warehouses.commands, **self.catalog.commands}
-        for target, name in ((self._beat, "heartbeat"), (self._clock, "clock")):
+        for target, name in ((self._beat, "heartbeat"), (self._clock, "clock"), (self._sort, "compaction")):
             threading.Thread(target=target, name=name, daemon=True).start()
 
     # ---------------------------------------------------------------- calls
@@ -337,28 +339,22 @@ class Shard:
             except ValueError as error:
                 log.warning("shard %d: %s; folding the whole journal", self.number, error)
                 self.tags = SensorTags(self.number, self.config.ring_bytes, self.reads, self.config.auto_register)
-        count = 0
-        while True:
-            entries = self.reads.journal_after(self.sequence, REPLAY_AT_ONCE)
-            for entry in entries:
-                self.reads.until_sequence = entry.sequence
-                self.tags.replay(entry.kind, entry.blob, entry.received_us)
-                self.sequence = entry.sequence
-                count += entry.readings
-            if not entries:
-                break
-        self.reads.until_sequence = None
+        self.sequence, count, left_out = recovery.fold(self.tags, self.reads, self.sequence)
         if self.sequence != head:
             raise Unavailable(f"the journal of shard {self.number} ends at {self.sequence}, its head is {head}")
-        self._since_snapshot = count
+        # With a snapshot soon, no later recovery meets what was left out.
+        self._since_snapshot = count if not left_out else self.config.snapshot_readings
+        self._snapshot_at = found[0] if found is not None else 0
         log.info("shard %d: %d readings replayed in %.2f s", self.number, count, time.monotonic() - started)
 
     def _snapshot_if_due(self) -> None:
         with self._state:
-            if self._since_snapshot < self.config.snapshot_readings or self._snapshotting or self._failed is not None:
+            few = self.sequence - self._snapshot_at < self.config.snapshot_entries
+            if (self._since_snapshot < self.config.snapshot_readings and few) or self._snapshotting or self._failed is not None:
                 return
             self._snapshotting = True
             self._since_snapshot = 0
+            self._snapshot_at = self.sequence
             sequence, state = self.sequence, self.tags.dump()
         threading.Thread(target=self._save, args=(sequence, state), name="snapshot", daemon=True).start()
 
@@ -370,6 +366,28 @@ class Shard:
             log.warning("shard %d: no snapshot this time: %s", self.number, error)
         finally:
             self._snapshotting = False
+
+    def _quarantine(self, damage: quarantine.DamagedJournal) -> None:
+        """Record what is damaged; only then it may be left out."""
+        try:
+            quarantine.record(self.store, self.epoch, damage, now_us())
+        except Superseded as error:
+            self._step_down(error)
+
+    def _sort(self) -> None:
+        """Keep the history sorted by tag: at most a quarter of one core's time, so that live readings go before."""
+        sorting = compaction.Compactor(self.store, self.number, self.epoch, now_us, self.config.compaction)
+        pause_s = SORT_S
+        while not self._stopping.wait(pause_s):
+            started = time.monotonic()
+            try:
+                worked = sorting.step()
+            except Superseded as error:
+                self._step_down(error)
+            except Exception as error:
+                log.warning("shard %d: history is not sorted this time: %r", self.number, error)
+                worked = False
+            pause_s = 3 * (time.monotonic() - started) if worked else SORT_S
 
     # ---------------------------------------------------------------- clock, mail, heartbeat
 

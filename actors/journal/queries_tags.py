@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, func
 from sqlalchemy import select as select_columns
 from sqlmodel import Session, col, select
 
-from actors.journal import history
+from actors.journal import history, segments
+from actors.journal.quarantine import DamagedJournal
 from actors.journal.tables import (
     CarrierPlan,
     Custody,
@@ -20,6 +21,7 @@ from actors.journal.tables import (
     Mailbox,
     Tag,
     Visit,
+    row_id,
 )
 from actors.rules.readings import I4, Batch
 
@@ -28,19 +30,25 @@ class TagReads:
     """See `actors.sensor_tag.Reads`. `settled` returns when every commit this shard has given is durable.
 
     `until_sequence`: readings of later journal entries are not there yet (a replay sees what the first judging saw).
+    `damaged` records what was found damaged (quarantine.record); only then it is left out.
     """
 
-    def __init__(self, engine: Engine, shard: int, settled: Callable[[], None]) -> None:
+    def __init__(self, engine: Engine, shard: int, settled: Callable[[], None], damaged: Callable[[DamagedJournal], None]) -> None:
         self.engine = engine
         self.shard = shard
         self.settled = settled
+        self.damaged = damaged
         self.until_sequence: int | None = None
         self._lots: dict[tuple[str, str | None], list[str]] = {}
 
     def history(self, tags: list[int], from_us: int, until_us: int) -> tuple[I4, Batch]:
         """Accepted readings of the tags, in journal order: (position in `tags`, rows)."""
         self.settled()
-        return history.read(self.engine, self.shard, tags, from_us, until_us, before_sequence=self.until_sequence)
+        while True:
+            try:
+                return history.read(self.engine, self.shard, tags, from_us, until_us, before_sequence=self.until_sequence)
+            except DamagedJournal as damage:
+                self.damaged(damage)
 
     def custodies(self, tag_id: str) -> list[Custody]:
         """A tag's custodies by start."""
@@ -123,8 +131,30 @@ class TagReads:
             query = select(Mailbox).where(col(Mailbox.shard) == self.shard).order_by(col(Mailbox.id)).limit(limit)
             return list(session.exec(query))
 
-    def journal_after(self, sequence: int, limit: int) -> list[JournalBatch]:
-        """The next entries of this shard's journal."""
+    def journal_after(self, sequence: int) -> Iterator[JournalBatch]:
+        """The entries of this shard's journal after one, in order, sorted or not; what is in quarantine without its body."""
+        while True:
+            try:
+                for entry in segments.entries(self.engine, self.shard, sequence):
+                    yield entry
+                    sequence = entry.sequence
+            except DamagedJournal as damage:
+                self.damaged(damage)
+            else:
+                return
+
+    def tag_ids(self) -> list[str]:
+        """This shard's tags by local index."""
         with Session(self.engine) as session:
-            mine = (col(JournalBatch.shard) == self.shard) & (col(JournalBatch.sequence) > sequence)
-            return list(session.exec(select(JournalBatch).where(mine).order_by(col(JournalBatch.sequence)).limit(limit)))
+            query = select_columns(col(Tag.tag_id)).where(col(Tag.shard) == self.shard).order_by(col(Tag.local_index))
+            return list(session.execute(query).scalars())
+
+    def largest_counter(self, from_counter: int, until_counter: int) -> int:
+        """The largest counter in [from_counter, until_counter) that an id of this shard's excursions and visits was made with, else 0."""
+        low, high = row_id(self.shard, from_counter), row_id(self.shard, until_counter - 1)
+        with Session(self.engine) as session:
+            found = [
+                session.execute(select_columns(func.max(column)).where(column.between(low, high))).scalar()
+                for column in (col(Excursion.excursion_id), col(Visit.visit_id))
+            ]
+        return max((number - row_id(self.shard, 0) for number in found if number is not None), default=0)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Connection, Engine, Row, select
+from sqlalchemy import Connection, Engine, Row, bindparam, func, select
 
 from actors.journal import pages, quarantine, rows
 from actors.journal.pages import DamagedPage, Rows
@@ -34,14 +34,21 @@ ENTRIES_AT_ONCE = 64
 READINGS_AT_ONCE = 2_000_000
 """So many readings are held at a time when entries are made again; each such portion passes over its segments once."""
 
-QUARANTINED = "quarantined"
-"""Kind of an entry that is left out: its blob is empty."""
+MOST = 1 << 62
+_FIRST_KEPT = select(func.min(BATCH.c.sequence)).where(
+    (BATCH.c.shard == bindparam("its_shard")) & (BATCH.c.sequence > bindparam("position")) & (BATCH.c.kind == "readings")
+)
+"""The first entry of readings after a position that still stands in the journal; those before it were removed."""
+
+QUARANTINED = "quarantined "
+"""Before the kind of an entry that is left out: its blob is empty."""
 
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """Which tags and sensed times (both ends included) each page of a segment holds."""
+    """How many readings, of which tags and sensed times (both ends included), each page of a segment holds."""
 
+    rows: I4
     first_tag: I4
     last_tag: I4
     min_sensed_us: I8
@@ -51,6 +58,7 @@ class Directory:
     def of(cls, parts: Sequence[Rows]) -> Directory:
         """The directory of pages in order."""
         return cls(
+            np.array([len(part) for part in parts], np.int32),
             np.array([part.batch.tag[0] for part in parts], np.int32),
             np.array([part.batch.tag[-1] for part in parts], np.int32),
             np.array([part.batch.sensed_us.min() for part in parts], np.int64),
@@ -59,17 +67,17 @@ class Directory:
 
     def encode(self) -> bytes:
         """Its columns, little-endian, one after the other."""
-        tags = [column.astype("<i4").tobytes() for column in (self.first_tag, self.last_tag)]
+        tags = [column.astype("<i4").tobytes() for column in (self.rows, self.first_tag, self.last_tag)]
         times = [column.astype("<i8").tobytes() for column in (self.min_sensed_us, self.max_sensed_us)]
         return b"".join([*tags, *times])
 
     @classmethod
     def decode(cls, data: bytes) -> Directory:
         """Back from `encode`."""
-        n = len(data) // 24
-        tags = np.frombuffer(data, "<i4", 2 * n).reshape(2, n)
-        times = np.frombuffer(data, "<i8", 2 * n, 8 * n).reshape(2, n)
-        return cls(tags[0], tags[1], times[0], times[1])
+        n = len(data) // 28
+        tags = np.frombuffer(data, "<i4", 3 * n).reshape(3, n)
+        times = np.frombuffer(data, "<i8", 2 * n, 12 * n).reshape(2, n)
+        return cls(*tags, *times)
 
     def pages_of(self, tags: npt.NDArray[np.integer[Any]], from_us: int, until_us: int) -> npt.NDArray[np.intp]:
         """The pages that may hold readings of these tags (ascending) with from_us <= sensed_us < until_us."""
@@ -118,7 +126,11 @@ def directory(connection: Connection, segment: Row[Any]) -> Directory:
     n = segment.pages
     largest = np.iinfo(np.int32).max
     return Directory(
-        np.zeros(n, np.int32), np.full(n, largest, np.int32), np.full(n, segment.min_sensed_us), np.full(n, segment.max_sensed_us)
+        np.zeros(n, np.int32),
+        np.zeros(n, np.int32),
+        np.full(n, largest, np.int32),
+        np.full(n, segment.min_sensed_us),
+        np.full(n, segment.max_sensed_us),
     )
 
 
@@ -145,7 +157,7 @@ def damaged_page(connection: Connection, segment: Row[Any], page: int, blob: byt
     where = directory(connection, segment)
     tags = f"tags {where.first_tag[page]} to {where.last_tag[page]}"
     name = f"page {page} of segment {segment.number} (entries {segment.first_sequence} to {segment.last_sequence}, {tags})"
-    count = min(pages.PAGE_ROWS, segment.readings - page * pages.PAGE_ROWS)
+    count = int(where.rows[page])
     low, high = int(where.min_sensed_us[page]), int(where.max_sensed_us[page])
     return DamagedJournal(segment.shard, quarantine.PAGE, segment.number, page, name, low, high, count, blob, why)
 
@@ -165,8 +177,8 @@ def read_tags(
 def entries(engine: Engine, shard: int, after: int, *, readings_at_once: int = READINGS_AT_ONCE) -> Iterator[JournalBatch]:
     """All entries of a shard's journal after entry `after`, in order, as they were committed: sorted or not.
 
-    An entry in quarantine comes with kind QUARANTINED and without its blob; one that was sorted and lost a page to it comes with what
-    is left. Raises DamagedJournal: record it, and go on after the last entry that came.
+    An entry in quarantine comes with QUARANTINED before its kind and without its blob; one that was sorted and lost a page to it
+    comes with what is left. Raises DamagedJournal: record it, and go on after the last entry that came.
     """
     position = after
     while True:
@@ -174,7 +186,8 @@ def entries(engine: Engine, shard: int, after: int, *, readings_at_once: int = R
             known = quarantine.known(connection, shard)
             found = _committed(connection, shard, position)
             if not found or found[0].sequence != position + 1:
-                found = _sorted(connection, shard, position, known, readings_at_once) or found
+                upto = connection.execute(_FIRST_KEPT, {"its_shard": shard, "position": position}).scalar() or MOST
+                found = _sorted(connection, shard, position, upto - 1, known, readings_at_once) or found
             if not found:
                 return
             checked = []
@@ -206,14 +219,14 @@ def _committed(connection: Connection, shard: int, position: int) -> list[Journa
 
 def _checked(connection: Connection, entry: JournalBatch, known: Known) -> JournalBatch:
     """The entry if its bytes are those that were committed; else its copy in the segments. Raises DamagedJournal where there is none."""
-    if entry.kind == QUARANTINED:
+    if entry.kind.startswith(QUARANTINED):
         return entry
     if entry.sequence in known.entries:
         return _left_out(entry)
     if zlib.crc32(entry.blob) == entry.checksum:
         return entry
     if entry.kind == "readings" and entry.sequence <= sorted_sequence(connection, entry.shard):
-        for again in _sorted(connection, entry.shard, entry.sequence - 1, known, 1):
+        for again in _sorted(connection, entry.shard, entry.sequence - 1, entry.sequence, known, 1):
             if again.sequence == entry.sequence and zlib.crc32(again.blob) == entry.checksum:
                 log.error("journal entry %d of shard %d is damaged; its readings are whole in a segment", entry.sequence, entry.shard)
                 return again
@@ -222,11 +235,12 @@ def _checked(connection: Connection, entry: JournalBatch, known: Known) -> Journ
 
 
 def _left_out(entry: JournalBatch) -> JournalBatch:
-    return rows.record(JournalBatch, {**rows.values(entry), "kind": QUARANTINED, "blob": b""})
+    return rows.record(JournalBatch, {**rows.values(entry), "kind": QUARANTINED + entry.kind, "blob": b""})
 
 
-def _sorted(connection: Connection, shard: int, position: int, known: Known, readings_at_once: int) -> list[JournalBatch]:
-    """Entries after `position` up to the end of one or more SortedEntries, made again from the segments; commands and ticks between."""
+def _sorted(connection: Connection, shard: int, position: int, upto: int, known: Known, readings_at_once: int) -> list[JournalBatch]:
+    """Entries after `position` up to the end of one or more SortedEntries, at most to `upto`, made again from the segments; commands and
+    ticks between."""
     heads: list[Head] = []
     end, count = position, 0
     query = select(ENTRIES).where((ENTRIES.c.shard == shard) & (ENTRIES.c.last_sequence > position)).order_by(ENTRIES.c.first_sequence)
@@ -245,8 +259,9 @@ def _sorted(connection: Connection, shard: int, position: int, known: Known, rea
         count += row.readings
         if count >= readings_at_once:
             break
-    heads = [head for head in heads if head.sequence > position]
-    if not heads and end == position:
+    end = min(end, upto)
+    heads = [head for head in heads if position < head.sequence <= end]
+    if end <= position:
         return []
     first, last = position + 1, end
     of = {head.sequence: head for head in heads}

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, func, select
 
-from actors.journal import compaction, fence, history, segments, snapshot
+from actors.journal import compaction, fence, history, quarantine, segments, snapshot
 from actors.journal.commit import JournalEntry, PreparedCommit
 from actors.journal.compaction import Compactor, Settings
 from actors.journal.store import Store, open_store
@@ -124,7 +124,7 @@ def journals(draw: st.DrawFn) -> list[tuple[str, bytes, Batch | None]]:
         status = None
         if draw(st.integers(0, 3)) == 0:
             status = np.array(draw(st.lists(st.sampled_from([ACCEPTED, DUPLICATE]), min_size=n, max_size=n)), np.uint8)
-        extra = draw(st.sampled_from([{}, {"past_counter": 7, "slow": [[1, 2]]}, {"new_tags": ["é", "b"]}]))
+        extra: dict[str, Any] = draw(st.sampled_from([{}, {"past_counter": 7, "slow": [[1, 2]]}, {"new_tags": ["é", "b"]}]))
         entries.append(("readings", codec.encode(batch, None, status, extra), batch))
     return entries
 
@@ -217,7 +217,7 @@ def test_neighbours_are_merged_so_that_a_tag_lies_in_few_segments(store: Store, 
     assert seen(store, 0, [3, 1], 0, 10_000) == before
     with store.engine.connect() as connection:
         found = connection.execute(select(segments.SEGMENT).order_by(segments.SEGMENT.c.first_sequence)).all()
-        known = segments.quarantine.known(connection, 0)
+        known = quarantine.known(connection, 0)
         read = list(segments.read_tags(connection, 0, np.array([3]), 0, 10_000, known))
     assert len(found) <= 4
     assert max(segment.level for segment in found) == 2
@@ -325,7 +325,7 @@ def test_a_reader_in_the_middle_sees_one_or_the_other(store: Store, owner: Shard
     fill(store, owner, 12)
     snapshots(store, owner, 11, 12)
     with store.engine.connect() as connection:
-        known = segments.quarantine.known(connection, 0)
+        known = quarantine.known(connection, 0)
         assert segments.sorted_sequence(connection, 0) == 0
         until_done(compactor(store, owner))
         # This transaction began before: for it the entries are there and the segments are not.
