@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.faults.planted import PLANTS
 from tests.faults.run import Plan, run
-from tests.faults.system import launched
+from tests.faults.system import Nodes, launched
 from tests.postgres import PostgreSQL
 
 KINDS = {"sqlite": "shard,committer,door", "postgresql": "shard,door,database"}
@@ -47,7 +47,12 @@ def main() -> int:
             server.start()
             stack.callback(server.stop)
             settings["database_url"] = server.new_database()
-        system = stack.enter_context(launched(folder / "system", settings, options.plant, server))
+        nodes = None
+        if "raylet" in options.kinds:
+            nodes = Nodes(2)
+            stack.callback(nodes.close)
+            settings["ray_address"] = nodes.address
+        system = stack.enter_context(launched(folder / "system", settings, options.plant, server, nodes))
         kinds = [kind for kind in (options.kinds or KINDS[options.database]).split(",") if kind != "none"]
         world = {"tags": options.tags, "ride_minutes": 1_500}
         plan = Plan(kinds, options.duration, options.seed, readings=options.readings, world=world, readings_per_s=options.rate, drain_s=600)

@@ -11,9 +11,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import psutil
+
+from cluster.processes import Recorded
 from tests.faults.counters import Counters
-from tests.faults.planted import COMMITTER, SHARD
-from tests.faults.system import System, alive
+from tests.faults.planted import COMMITTER, FULL, SHARD
+from tests.faults.system import Owner, System, alive
 
 FIND_S = 30.0
 """How long a victim is waited for: that it is there, and has something unacknowledged."""
@@ -44,6 +47,19 @@ class Cycle:
         return self.waiting > 0
 
 
+@dataclass(frozen=True)
+class Victim:
+    """Whom to kill. `waiting`: its unacknowledged messages; `renewed`: whether its successor is there; `trap`: see planted.py."""
+
+    kind: str
+    name: str
+    pid: int
+    waiting: Callable[[], int]
+    shards: list[int]
+    renewed: Callable[[], bool]
+    trap: int | None
+
+
 class Chaos:
     """One driver. `kinds`: what to kill, in turn; see `victims`."""
 
@@ -58,9 +74,15 @@ class Chaos:
             "committer": self.kill_committer,
             "door": self.kill_door,
             "database": self.kill_database,
+            "both": self.kill_committer_and_shards,
+            "freeze": self.freeze_owner,
+            "full": self.fill_disk,
+            "io": self.fail_writes,
+            "raylet": self.kill_raylet,
         }
         self._order = list(kinds)
         self._next = 0
+        self._traps: dict[str, bool] = {}
         self.log: Callable[[str], None] = lambda line: None
         self.over: Callable[[], bool] = lambda: False
         """Says that nothing more will be answered: the gateways have ended."""
@@ -84,17 +106,22 @@ class Chaos:
         owner = self.wait_for(lambda: self.system.owner(shard))
         if owner is None:
             return None
-        waiting = lambda: int(self.counters.outstanding[shard])  # noqa: E731
-        trap = SHARD + shard if self.random.random() < 0.4 else None
-        return self.kill("shard", f"shard {shard}", owner.pid, waiting, [shard], trap)
+
+        def renewed() -> bool:
+            found = self.system.owner(shard)
+            return found is not None and found.epoch > owner.epoch
+
+        victim = Victim(
+            "shard", f"shard {shard}", owner.pid, lambda: int(self.counters.outstanding[shard]), [shard], renewed, SHARD + shard
+        )
+        return self.kill(victim)
 
     def kill_committer(self) -> Cycle | None:
         """The process that writes the SQLite file."""
         found = self.wait_for(lambda: next(iter(self.system.processes("committer")), None))
         if found is None:
             return None
-        trap = COMMITTER if self.random.random() < 0.4 else None
-        return self.kill("committer", "committer", found.pid, lambda: self.counters.waiting, self.everything(), trap)
+        return self.kill(self.recorded("committer", found, COMMITTER))
 
     def kill_door(self) -> Cycle | None:
         """A door. With several, one of them."""
@@ -102,7 +129,7 @@ class Chaos:
         if not doors:
             return None
         door = self.random.choice(doors)
-        return self.kill("door", door.name, door.pid, lambda: self.counters.waiting, self.everything(), None)
+        return self.kill(self.recorded("door", door, None))
 
     def kill_database(self) -> Cycle | None:
         """The PostgreSQL server, as a power cut would; it is started again at once."""
@@ -114,41 +141,168 @@ class Chaos:
         begun, before = time.monotonic_ns(), self.counters.found_written
         server.kill()
         server.start()
-        self.watch(cycle, begun, self.everything(), before)
+        self.watch(cycle, begun, self.everything(), lambda: True, before)
         return cycle
+
+    def kill_committer_and_shards(self) -> Cycle | None:
+        """The committer inside a transaction and, while it is away, every shard."""
+        found = self.wait_for(lambda: next(iter(self.system.processes("committer")), None))
+        if found is None or not self.wait_until(lambda: self.counters.waiting > 0, FIND_S):
+            return None
+        owners = [owner for shard in self.everything() if (owner := self.system.owner(shard)) is not None]
+        cycle, before = Cycle("both", "trap", "committer and shards"), self.counters.found_written
+        self.system.traps.arm(COMMITTER)
+        if not self.wait_until(lambda: not alive(found.pid), TRAP_S):
+            cycle.how = "signal"
+            os.kill(found.pid, signal.SIGKILL)
+        self.system.traps.disarm(COMMITTER)
+        begun = time.monotonic_ns()
+        for owner in owners:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(owner.pid, signal.SIGKILL)
+        cycle.waiting = self.counters.waiting
+
+        def renewed() -> bool:
+            now = [self.system.owner(owner.shard) for owner in owners]
+            return all(new is not None and new.epoch > old.epoch for new, old in zip(now, owners, strict=True))
+
+        self.watch(cycle, begun, self.everything(), renewed, before)
+        return cycle
+
+    def freeze_owner(self) -> Cycle | None:
+        """SIGSTOP an owner with work in hand, let another take the shard, then thaw the first: it may write no more, and must go."""
+        shard = self.random.randrange(self.system.shards)
+        owner = self.wait_for(lambda: self.system.owner(shard))
+        if owner is None or not self.wait_until(lambda: self.counters.outstanding[shard] > 0, FIND_S):
+            return None
+        cycle, before = Cycle("freeze", "signal", f"shard {shard}"), self.counters.found_written
+        trap = SHARD + shard
+        self.system.traps.arm_to_freeze(trap)
+        if self.wait_until(lambda: frozen(owner.pid), TRAP_S):
+            cycle.how = "trap"
+        self.system.traps.disarm(trap)
+        begun = time.monotonic_ns()
+        os.kill(owner.pid, signal.SIGSTOP)
+        cycle.waiting = int(self.counters.outstanding[shard])
+        self.system.succeed(shard)
+        taken = self.wait_until(lambda: self.epoch_of(shard)[0] > owner.epoch, RECOVER_S, 0.05)
+        if taken:
+            epoch, head = self.epoch_of(shard)
+            self.takeovers.append((shard, epoch, head))
+        os.kill(owner.pid, signal.SIGCONT)
+        gone = self.wait_until(lambda: not alive(owner.pid), RECOVER_S, 0.02)
+
+        def renewed() -> bool:
+            found = self.system.owner(shard)
+            return found is not None and found.epoch > owner.epoch + 1
+
+        self.watch(cycle, begun, [shard], renewed, before)
+        cycle.recovered = cycle.recovered and taken and gone
+        return cycle
+
+    def epoch_of(self, shard: int) -> tuple[int, int]:
+        """A shard's epoch, and the head of its journal when it was read."""
+        return self.system.epoch(shard)
+
+    def fill_disk(self) -> Cycle | None:
+        """The SQLite file may not grow for a while: refused and told so, then taken again."""
+        cycle, before = Cycle("full", "signal", "disk", waiting=self.counters.waiting), self.counters.full
+        self.system.traps.arm(FULL)
+        told = self.wait_until(lambda: self.counters.full > before, FIND_S)
+        cycle.waiting = max(cycle.waiting, self.counters.waiting)
+        time.sleep(0.5)
+        begun, written = time.monotonic_ns(), self.counters.found_written
+        self.system.traps.disarm(FULL)
+        self.watch(cycle, begun, self.everything(), lambda: True, written)
+        cycle.recovered = cycle.recovered and told
+        return cycle
+
+    def fail_writes(self) -> Cycle | None:
+        """Writes of the committer's past the present size of its files fail (EFBIG) for a second: nothing may be acknowledged by luck."""
+        found = self.wait_for(lambda: next(iter(self.system.processes("committer")), None))
+        if found is None or not self.wait_until(lambda: self.counters.waiting > 0, FIND_S):
+            return None
+        cycle, begun, before = Cycle("io", "signal", "committer's files"), time.monotonic_ns(), self.counters.found_written
+        process = psutil.Process(found.pid)
+        process.rlimit(psutil.RLIMIT_FSIZE, (4096, -1))
+        time.sleep(1.0)
+        cycle.waiting = self.counters.waiting
+        process.rlimit(psutil.RLIMIT_FSIZE, (-1, -1))
+        self.watch(cycle, begun, self.everything(), lambda: True, before)
+        return cycle
+
+    def kill_raylet(self) -> Cycle | None:
+        """The raylet of a node that has an owner: its workers go with it, the shards move to living nodes."""
+        nodes = self.system.nodes
+        assert nodes is not None
+        owners = [owner for shard in self.everything() if (owner := self.system.owner(shard)) is not None]
+        self.random.shuffle(owners)
+        for owner in owners:
+            place = nodes.raylet(owner.node)
+            if place is None:
+                continue
+            moving = [one for one in owners if one.node == owner.node]
+            if not self.wait_until(lambda: self.counters.outstanding[owner.shard] > 0, FIND_S):  # noqa: B023
+                return None
+            cycle, before = Cycle("raylet", "signal", f"node of shard {owner.shard}"), self.counters.found_written
+            begun = time.monotonic_ns()
+            os.kill(place[1], signal.SIGKILL)
+            cycle.waiting = int(self.counters.outstanding[owner.shard])
+
+            def renewed(moving: list[Owner] = moving) -> bool:
+                now = [self.system.owner(one.shard) for one in moving]
+                return all(new is not None and new.epoch > old.epoch for new, old in zip(now, moving, strict=True))
+
+            self.watch(cycle, begun, [one.shard for one in moving], renewed, before)
+            nodes.replace(place[0])
+            return cycle
+        return None
+
+    def recorded(self, kind: str, process: Recorded, trap: int | None) -> Victim:
+        """A process that Waybill wrote down."""
+
+        def renewed() -> bool:
+            return any(one.name == process.name and one.pid != process.pid for one in self.system.processes(kind))
+
+        return Victim(kind, process.name, process.pid, lambda: self.counters.waiting, self.everything(), renewed, trap)
 
     # ------------------------------------------------------------ how
 
-    def kill(self, kind: str, name: str, pid: int, waiting: Callable[[], int], shards: list[int], trap: int | None) -> Cycle | None:
-        """Kill one process by its pid while it holds something, then watch until its shards answer."""
-        if not self.wait_until(lambda: waiting() > 0 or not alive(pid), FIND_S) or not alive(pid):
+    def kill(self, victim: Victim) -> Cycle | None:
+        """Kill one process by its pid while it holds something, then watch until its shards answer. Every other time by its trap."""
+        if not self.wait_until(lambda: victim.waiting() > 0 or not alive(victim.pid), FIND_S) or not alive(victim.pid):
             return None
         before = self.counters.found_written
-        cycle = Cycle(kind, "signal" if trap is None else "trap", name)
-        if trap is not None:
-            self.system.traps.arm(trap)
-            if not self.wait_until(lambda: not alive(pid), TRAP_S):
-                self.system.traps.disarm(trap)
-                cycle.how = "signal"
-        begun = time.monotonic_ns()
+        cycle = Cycle(victim.kind, "signal", victim.name)
+        self._traps[victim.kind] = not self._traps.get(victim.kind, False)
+        if victim.trap is not None and self._traps[victim.kind]:
+            self.system.traps.arm(victim.trap)
+            if self.wait_until(lambda: not alive(victim.pid), TRAP_S):
+                cycle.how = "trap"
+            self.system.traps.disarm(victim.trap)
+        begun = max(int(self.counters.answered_ns[shard]) for shard in victim.shards)
         if cycle.how == "signal":
-            if not self.wait_until(lambda: waiting() > 0, FIND_S):
+            if not self.wait_until(lambda: victim.waiting() > 0, FIND_S):
                 return None
             with contextlib.suppress(ProcessLookupError):
                 begun = time.monotonic_ns()
-                os.kill(pid, signal.SIGKILL)
-        cycle.waiting = waiting()
-        self.watch(cycle, begun, shards, before)
+                os.kill(victim.pid, signal.SIGKILL)
+        cycle.waiting = victim.waiting()
+        self.watch(cycle, begun, victim.shards, victim.renewed, before)
         return cycle
 
-    def watch(self, cycle: Cycle, begun_ns: int, shards: list[int], found_written: int) -> None:
-        """Until messages of every shard concerned are answered again; the longest of their silences is the outage."""
+    def watch(self, cycle: Cycle, begun_ns: int, shards: list[int], renewed: Callable[[], bool], found_written: int) -> None:
+        """Until the victim has a successor and messages of every shard concerned are answered again: that is the outage."""
+        if not self.wait_until(renewed, RECOVER_S, 0.02):
+            cycle.outage_s = RECOVER_S
+            return
+        since_ns = max(begun_ns + STALE_NS, time.monotonic_ns() - STALE_NS)
         done: dict[int, float] = {}
 
         def again() -> bool:
             for shard in shards:
                 answered = int(self.counters.answered_ns[shard])
-                if shard not in done and answered > begun_ns + STALE_NS:
+                if shard not in done and answered > since_ns:
                     done[shard] = (answered - begun_ns) / 1e9
             return len(done) == len(shards)
 
@@ -174,6 +328,14 @@ class Chaos:
                 return False
             time.sleep(every_s)
         return True
+
+
+def frozen(pid: int) -> bool:
+    """Whether a process is stopped."""
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def summary(cycles: list[Cycle]) -> dict[str, dict[str, Any]]:

@@ -194,9 +194,7 @@ def one_by_one(world: World, key: I8, temperature_c: F8) -> dict[int, tuple[I8, 
     first[1:] = key[1:] != key[:-1]
     key, temperature_c = key[first], temperature_c[first]
     ends = np.searchsorted(key, np.arange(world.tags + 1, dtype=np.int64) << 32)
-    return {
-        tag: (key[ends[tag] : ends[tag + 1]] & 0xFFFFFFFF, temperature_c[ends[tag] : ends[tag + 1]]) for tag in range(world.tags)
-    }
+    return {tag: (key[ends[tag] : ends[tag + 1]] & 0xFFFFFFFF, temperature_c[ends[tag] : ends[tag + 1]]) for tag in range(world.tags)}
 
 
 # ---------------------------------------------------------------- excursions
@@ -269,7 +267,10 @@ def compare_excursions(
             named = ("triggered_us", "ended_us", "violation_us", "uncovered_us", "extreme", "extreme_us", "readings")
             stated[key] = (*(row[name] for name in named), round(row["mean"], 6))
         kept = Counter(
-            {row[0]: row[1] for row in connection.execute(text("SELECT excursion_id, COUNT(*) FROM excursion_revision GROUP BY excursion_id"))}
+            {
+                row[0]: row[1]
+                for row in connection.execute(text("SELECT excursion_id, COUNT(*) FROM excursion_revision GROUP BY excursion_id"))
+            }
         )
         exposures = {
             (row["tag_id"], row["from_us"], row["limit_id"]): (row["violation_us"], row["covered_us"], row["uncovered_us"], row["readings"])
@@ -278,7 +279,10 @@ def compare_excursions(
             ).mappings()
         }
         alerts = connection.execute(
-            text("SELECT carrier, limit_id, SUM(excursions) AS stand, SUM(open_excursions) AS open FROM alert WHERE kind = 'goods' GROUP BY 1, 2")
+            text(
+                "SELECT carrier, limit_id, SUM(excursions) AS stand, SUM(open_excursions) AS open FROM alert"
+                " WHERE kind = 'goods' GROUP BY carrier, limit_id"
+            )
         ).mappings()
         standing = {(row["carrier"], row["limit_id"]): (row["stand"], row["open"]) for row in alerts if row["stand"]}
     verdict.excursions = len(stated)

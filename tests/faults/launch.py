@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
+import time
 from pathlib import Path
 
 from cluster import supervisor
 from cluster.boot import Running
 from cluster.settings import load
-from tests.faults.planted import Traps, instrumented
+from tests.faults.planted import Traps, instrumented, successor
 
 
 def main() -> None:
@@ -30,6 +32,16 @@ def main() -> None:
         scratch = Path(told["ready"] + ".part")
         scratch.write_text(json.dumps(facts))
         scratch.rename(told["ready"])
+        threading.Thread(target=succeed, args=(running,), daemon=True).start()
+
+    def succeed(running: Running) -> None:
+        successors = []
+        while True:
+            for asked in Path(told["ready"]).parent.glob("succeed-*"):
+                asked.unlink()
+                number = int(asked.name.rpartition("-")[2])
+                successors.append(successor(running, Traps(Path(told["traps"])), told["plant"], number))
+            time.sleep(0.1)
 
     with instrumented(Traps(Path(told["traps"])), told["plant"]):
         supervisor.up(load({}, **told["settings"]), say=lambda line: logging.info("%s", line), ready=ready)

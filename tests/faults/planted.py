@@ -24,12 +24,16 @@ from actors.journal import store as journal_store
 from actors.journal import writer as journal_writer
 from actors.journal.prepared import CommitResult, PreparedCommit
 from cluster import boot
+from cluster.boot import Running
 from cluster.processes import Recorded
 
 COMMITTER = 0
 SHARD = 1
 """Trap of shard n: SHARD + n."""
+FULL = 100
+"""Not a trap: while it is set the SQLite file may not grow."""
 TRAPS = 128
+UNBOUNDED_PAGES = 1_073_741_823
 PLANTS = ("", "acknowledge-before-commit", "epoch-not-checked")
 
 
@@ -51,15 +55,23 @@ class Traps:
         """Whether it is still waiting."""
         return self._bytes[index] == 1
 
+    def set(self, index: int) -> bool:
+        """Whether it will spring, one way or the other."""
+        return self._bytes[index] != 0
+
     def disarm(self, index: int) -> None:
         """Never mind."""
         self._bytes[index] = 0
 
+    def arm_to_freeze(self, index: int) -> None:
+        """The process stops itself (SIGSTOP) at its next commit of readings, inside the transaction where it writes itself."""
+        self._bytes[index] = 2
+
     def spring(self, index: int) -> None:
-        """Die here, if armed."""
-        if self._bytes[index] == 1:
-            self._bytes[index] = 0
-            os.kill(os.getpid(), signal.SIGKILL)
+        """Die or freeze here, if armed."""
+        armed, self._bytes[index] = self._bytes[index], 0
+        if armed:
+            os.kill(os.getpid(), signal.SIGKILL if armed == 1 else signal.SIGSTOP)
 
 
 def install(traps: Traps, index: int, plant: str) -> None:
@@ -67,6 +79,9 @@ def install(traps: Traps, index: int, plant: str) -> None:
     genuine = journal_writer.apply
 
     def apply(connection: Any, commits: list[PreparedCommit]) -> Any:
+        if connection.dialect.name == "sqlite":
+            most = connection.exec_driver_sql("PRAGMA page_count").scalar_one() if traps.armed(FULL) else UNBOUNDED_PAGES
+            connection.exec_driver_sql(f"PRAGMA max_page_count={most}")
         answers = genuine(connection, commits)
         if any(commit.journal is not None and commit.journal.kind == "readings" for commit in commits):
             traps.spring(index)
@@ -125,6 +140,14 @@ class InstrumentedShards:
         from tests.faults.trapped_shard import TrappedShard
 
         return TrappedShard.options(**self._options).remote(number, config, str(self._traps.path), self._plant)  # type: ignore[attr-defined]
+
+
+def successor(running: Running, traps: Traps, plant: str, number: int) -> Any:
+    """Start a second owner of a shard beside the one that is there, as a partitioned cluster would; its handle keeps it alive."""
+    from tests.faults.trapped_shard import TrappedShard
+
+    options = {"namespace": running.settings.ray_namespace, "num_cpus": 0, "max_restarts": 0}
+    return TrappedShard.options(**options).remote(number, boot._shard_config(running), str(traps.path), plant)  # type: ignore[attr-defined]
 
 
 @contextmanager

@@ -75,7 +75,7 @@ class Report:
                 f"{row['median_outage_s']:>10.2f}{row['longest_outage_s']:>11.2f}"
                 for kind, row in chaos.summary(self.cycles).items()
             ),
-            f"{verdict.acknowledged:,} readings acknowledged in {self.seconds:.0f} s, {verdict.share_in_excursions:.0%} of them in excursions;"
+            f"{verdict.acknowledged:,} readings acknowledged in {self.seconds:.0f} s, {verdict.share_in_excursions:.0%} in excursions;"
             f" {verdict.excursions:,} excursions, {verdict.events:,} events, {verdict.alert_events_seen:,} seen by the subscriber",
             f"lost {verdict.lost}, doubled {verdict.doubled}, never sent {verdict.foreign}, differing excursions"
             f" {verdict.differing_excursions}, differing sums {verdict.differing_sums}, alerts missed {verdict.alerts_missed},"

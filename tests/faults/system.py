@@ -1,4 +1,4 @@
-"""A Waybill under test, as the chaos driver sees it: where it listens, and the processes it consists of, found as an operator finds them."""
+"""A Waybill under test, as the chaos driver sees it: where it listens, and its processes, found as an operator finds them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from actors.journal.database import reader
 from cluster.owners import start_ticks
 from cluster.processes import Recorded, read_record
-from tests.faults.planted import Traps
+from tests.faults.planted import Traps, successor
 
 if TYPE_CHECKING:
     from cluster.boot import Running
@@ -46,6 +46,39 @@ class Owner:
         return alive(self.pid)
 
 
+class Nodes:
+    """A Ray cluster of several nodes on this machine, whose raylets can be killed."""
+
+    def __init__(self, workers: int) -> None:
+        from ray.cluster_utils import Cluster
+
+        self._small = {"num_cpus": 2, "object_store_memory": 100 << 20}
+        self._cluster = Cluster(initialize_head=True, connect=False, head_node_args=dict(self._small))
+        for _ in range(workers):
+            self._cluster.add_node(**self._small)
+
+    @property
+    def address(self) -> str:
+        """Where drivers join."""
+        return str(self._cluster.address)
+
+    def raylet(self, node_id: str) -> tuple[Any, int] | None:
+        """A worker node and its raylet's pid; None for the head or a node that is not there."""
+        for node in self._cluster.worker_nodes:
+            if node.node_id == node_id:
+                return node, int(node.all_processes["raylet"][0].process.pid)
+        return None
+
+    def replace(self, node: Any) -> None:
+        """Clear away what is left of a node, and add another."""
+        self._cluster.remove_node(node, allow_graceful=False)
+        self._cluster.add_node(**self._small)
+
+    def close(self) -> None:
+        """End all of it."""
+        self._cluster.shutdown()
+
+
 @dataclass
 class System:
     """One running Waybill."""
@@ -57,6 +90,9 @@ class System:
     traps: Traps
     server: PostgreSQL | None = None
     said: list[str] = field(default_factory=list)
+    succeed: Callable[[int], None] = lambda shard: None
+    """Start a second owner of a shard beside the one that is there."""
+    nodes: Nodes | None = None
     _engine: Engine | None = None
 
     @property
@@ -84,6 +120,15 @@ class System:
             return None
         return Owner(shard, row.epoch, row.pid, row.journal_head, row.node)
 
+    def epoch(self, shard: int) -> tuple[int, int]:
+        """A shard's epoch and the head of its journal, dead or alive."""
+        try:
+            with self.engine.connect() as connection:
+                row = connection.execute(text("SELECT epoch, journal_head FROM shard_owner WHERE shard = :shard"), {"shard": shard}).one()
+        except SQLAlchemyError:
+            return 0, 0
+        return row.epoch, row.journal_head
+
     def processes(self, name: str) -> list[Recorded]:
         """The living processes of that name, as Waybill wrote them down."""
         return [one for one in read_record(self.data_dir / "processes.json") if one.name.startswith(name) and alive(one.pid)]
@@ -103,12 +148,14 @@ def alive(pid: int) -> bool:
 
 
 @contextlib.contextmanager
-def supervised(running: Running, traps: Traps, server: PostgreSQL | None = None) -> Iterator[System]:
+def supervised(running: Running, traps: Traps, plant: str = "", server: PostgreSQL | None = None) -> Iterator[System]:
     """A Waybill of this process with its supervisor on a thread; what the tests use. The caller stops it."""
     from cluster import supervisor as supervising
 
     settings = running.settings
     system = System(running.target, settings.url_text, settings.data_dir, settings.shards or 0, traps, server)
+    successors: list[Any] = []
+    system.succeed = lambda shard: successors.append(successor(running, traps, plant, shard))
     supervisor = supervising.Supervisor(running, say=system.said.append)
     backoff, supervising.BACKOFF_S = supervising.BACKOFF_S, (0.2,)  # many deaths a minute are what is asked for here
     thread = threading.Thread(target=supervisor.run, name="supervisor", daemon=True)
@@ -124,7 +171,9 @@ def supervised(running: Running, traps: Traps, server: PostgreSQL | None = None)
 
 
 @contextlib.contextmanager
-def launched(folder: Path, settings: dict[str, Any], plant: str = "", server: PostgreSQL | None = None) -> Iterator[System]:
+def launched(
+    folder: Path, settings: dict[str, Any], plant: str = "", server: PostgreSQL | None = None, nodes: Nodes | None = None
+) -> Iterator[System]:
     """A Waybill in processes of its own, as `waybill up` runs it, with its own Ray; what the long form uses."""
     folder.mkdir(parents=True, exist_ok=True)
     traps = Traps(folder / "traps", create=True)
@@ -146,6 +195,8 @@ def launched(folder: Path, settings: dict[str, Any], plant: str = "", server: Po
             time.sleep(0.1)
         told = json.loads(Path(config["ready"]).read_text())  # type: ignore[arg-type]
         system = System(told["target"], told["database_url"], Path(told["data_dir"]), told["shards"], traps, server)
+        system.succeed = lambda shard: (folder / f"succeed-{shard}").touch()
+        system.nodes = nodes
         try:
             yield system
         finally:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
 from pathlib import Path
 from typing import Any
@@ -34,9 +32,8 @@ def _trap_on_the_way(traps: Traps, index: int) -> None:
     def submit(self: Any, payload: Any) -> Any:
         future = give(self, payload)
         entry = getattr(payload, "journal", None)
-        if entry is not None and entry.kind == "readings" and traps.armed(index):
-            traps.disarm(index)
-            threading.Timer(0.002, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        if entry is not None and entry.kind == "readings" and traps.set(index):
+            threading.Timer(0.002, traps.spring, (index,)).start()
         return future
 
     journal_store.CommitterStore._submit = submit  # type: ignore[method-assign]
