@@ -38,6 +38,7 @@ from actors.tags.commands import apply
 from actors.tags.head import Head, block_index
 from actors.tags.identity import resolve
 from actors.tags.late import Checkpoints
+from actors.tags.repeats import repeats
 from actors.tags.ring import FUTURE, Ring, rows_of
 
 PAST_IDS = 1 << 39
@@ -222,20 +223,22 @@ class SensorTags:
     def _take(self, batch: Batch, received_us: int, status: U1, certain: bool, changes: Changes) -> None:
         self.moving = True
         self.clock_us = max(self.clock_us, received_us)
-        groups = readings.group(batch.tag, batch.sensed_us, batch.boot, batch.sequence, max(self.head.size, 1), self._scratch)
-        found = self._admit(groups, batch, received_us, certain, status)
+        repeated = None if certain else repeats(batch.tag, batch.boot, batch.sequence)
+        found = self._admit(
+            self._group(batch, None if repeated is None else np.flatnonzero(~repeated)), batch, received_us, certain, status
+        )
+        unsure_rows = found.unsure
+        if repeated is not None:  # after the others: the first of a message is in the ring by then
+            unsure_rows += self._admit(self._group(batch, np.flatnonzero(repeated)), batch, received_us, False, status).unsure
         slow_tag, slow_from = found.slow_tag, found.slow_from
         self._hold(batch, found.future)
-        if found.unsure:
+        if unsure_rows:
             unsure = np.flatnonzero(status == admit.UNSURE)
             fresh = resolve(batch, status, unsure, self._known)
             for state, name in ((DUPLICATE, "duplicate"), (CONFLICTING, "conflicting")):
                 np.add.at(self.head.tags[name], batch.tag[unsure[status[unsure] == state]], 1)
             if len(fresh):
-                again = readings.group(
-                    batch.tag[fresh], batch.sensed_us[fresh], batch.boot[fresh], batch.sequence[fresh], self.head.size, self._scratch
-                )
-                later = self._admit(Groups(again.tag, again.start, fresh[again.order]), batch, received_us, True, status)
+                later = self._admit(self._group(batch, fresh), batch, received_us, True, status)
                 self._hold(batch, later.future)
                 # What was looked up is judged as late, whatever it is: the groups of the first round may be newer.
                 starts = batch.sensed_us[later.fast.order[later.fast.start[:-1]]]
@@ -252,6 +255,14 @@ class SensorTags:
         for tag in found.woken.tolist():
             clock.speaks_again(self, tag, changes)
         self.late.secure()
+
+    def _group(self, batch: Batch, rows: I8 | None = None) -> Groups:
+        """Some rows of a batch (None: all) by tag, in judging order."""
+        size = max(self.head.size, 1)
+        if rows is None:
+            return readings.group(batch.tag, batch.sensed_us, batch.boot, batch.sequence, size, self._scratch)
+        some = readings.group(batch.tag[rows], batch.sensed_us[rows], batch.boot[rows], batch.sequence[rows], size, self._scratch)
+        return Groups(some.tag, some.start, rows[some.order])
 
     def _admit(self, groups: Groups, batch: Batch, received_us: int, certain: bool, status: U1) -> admit.Admission:
         return admit.run(

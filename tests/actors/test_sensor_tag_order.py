@@ -188,6 +188,12 @@ def test_a_duplicate_has_no_effect_and_other_content_is_put_aside() -> None:
     assert [(row.sensed_us - START) // MINUTE_US for row in aside] == [1, 2]
 
 
+def test_of_two_readings_of_one_identity_the_first_in_the_message_stays() -> None:
+    shard = OneShard()
+    both = batch([(10, 1, 5.0), (3, 1, 6.0), (10, 1, 5.0)], True)
+    assert shard.ingest(["T"], both, NOW).tolist() == [ACCEPTED, CONFLICTING, DUPLICATE]
+
+
 def test_a_reading_without_a_sequence_is_known_by_its_time_and_metric() -> None:
     shard = OneShard()
 
