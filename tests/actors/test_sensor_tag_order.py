@@ -149,7 +149,7 @@ def tell_custody(shard: OneShard, journey: Journey, number: int, released: bool)
 
 @pytest.mark.parametrize("sequenced", [True, False])
 @pytest.mark.parametrize("ring_rows", [4096, 16])
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_any_arrival_gives_the_excursions_of_in_order_arrival(data: Any, sequenced: bool, ring_rows: int) -> None:
     journey = data.draw(journeys())
