@@ -3,9 +3,9 @@
     python -m tests.faults.gateway FOLDER
 
 FOLDER/gateway.json says what to do. What was acknowledged is appended to FOLDER/acks.bin and flushed to the disk before it
-counts; that file is the truth that the judge holds the journal against. FOLDER/watched.bin has the numbers of the alert events that a subscriber
-saw, across its reconnects, in the order seen. A file FOLDER/stop ends the streams at their next round; they then send what they had held
-back, and the subscriber goes on until it has seen the event whose number is in FOLDER/last_event.
+counts; that file is the truth that the judge holds the journal against. FOLDER/watched.bin has the numbers of the alert events
+that a subscriber saw, across its reconnects, in the order seen. A file FOLDER/stop ends the streams at their next round; they then
+send what they had held back, and the subscriber goes on until it has seen the event whose number is in FOLDER/last_event.
 """
 
 from __future__ import annotations

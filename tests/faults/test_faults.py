@@ -28,8 +28,8 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
 SMALL = {"tags": 96, "shipments": 8, "streams": 4, "batch_rows": 120, "ride_minutes": 400}
 KINDS = {
-    "sqlite": ["shard", "committer", "door", "freeze", "both", "full", "io", "committer", "shard"],
-    "postgresql": ["shard", "database", "door", "freeze", "shard", "database"],
+    "sqlite": ["shard", "committer", "door", "freeze", "both", "full", "io"],
+    "postgresql": ["shard", "database", "door", "freeze"],
 }
 
 

@@ -195,7 +195,7 @@ class World:
 @lru_cache(maxsize=4)
 def _kinds() -> tuple[F8, F8]:
     """Cumulative odds of what happens in a block: nothing, warm, hot, cold; and the middle of its temperatures."""
-    return np.cumsum([0.45, 0.3, 0.1, 0.15]), np.array([5.0, 9.5, 25.0, 0.5])
+    return np.cumsum([0.25, 0.4, 0.15, 0.2]), np.array([5.0, 9.5, 25.0, 0.5])
 
 
 def _temperatures(seed: int, tag: int, block: int) -> F8:
@@ -205,7 +205,7 @@ def _temperatures(seed: int, tag: int, block: int) -> F8:
     odds, middles = _kinds()
     kind = int(np.searchsorted(odds, rng.random()))
     if kind:
-        length = int(rng.integers(15, 130))
+        length = int(rng.integers(20, 170))
         start = int(rng.integers(0, BLOCK - length))
         values[start : start + length] = middles[kind] + rng.normal(0.0, 1.2, length)
     values = np.round(values * HALF_CELSIUS) / HALF_CELSIUS
