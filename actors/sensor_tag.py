@@ -38,6 +38,7 @@ from actors.tags.commands import apply
 from actors.tags.head import Head, block_index
 from actors.tags.identity import resolve
 from actors.tags.late import Checkpoints
+from actors.tags.latest import Latest
 from actors.tags.repeats import repeats
 from actors.tags.ring import FUTURE, Ring, rows_of
 
@@ -138,8 +139,9 @@ class SensorTags:
         self.quality: dict[int, QualitySettings] = {}
         self.faults: dict[int, set[int]] = {}
         """Per tag the column codes whose newest value is flagged *fail*."""
-        self.held: dict[int, set[tuple[int, int, int]]] = {}
-        """Per tag the (sensed_us, boot, sequence) of readings that are still in the future."""
+        self.latest = Latest()
+        self.held: dict[int, dict[clock.Key, dict[int, float]]] = {}
+        """Per tag the (sensed_us, boot, sequence) of readings that are still in the future, with their values by column code."""
         self.priors: dict[int, dict[str, int]] = {}
         """Of the entry in work: new sums that open custodies go on from, by tag. Journaled, for a replay judges no closed custody."""
         self.slow: list[tuple[int, int]] = []
@@ -245,6 +247,7 @@ class SensorTags:
                 slow_tag = np.concatenate([slow_tag, later.slow_tag, later.fast.tag])
                 slow_from = np.concatenate([slow_from, later.slow_from, starts])
                 self.slow = list(zip(slow_tag.tolist(), slow_from.tolist(), strict=True))
+        self.latest.note(self.ring, self.batch_begins, self.head.size)
         fast = found.fast
         if self.slow:  # looked up, now or when the entry was made: these tags are judged as late and no other way
             slow_tag, slow_from = (np.array(column) for column in zip(*self.slow, strict=True))
@@ -303,7 +306,9 @@ class SensorTags:
     def _hold(self, batch: Batch, rows: I8) -> None:
         for row in rows.tolist():
             key = (int(batch.sensed_us[row]), int(batch.boot[row]), int(batch.sequence[row]))
-            self.held.setdefault(int(batch.tag[row]), set()).add(key)
+            values = {code: float(batch.values[k, row]) for k, code in enumerate(batch.codes)}
+            mine = self.held.setdefault(int(batch.tag[row]), {}).setdefault(key, {})
+            mine.update({code: value for code, value in values.items() if value == value})
 
     def judge_slow(self, tags: I4, from_us: I8, cause: str, changes: Changes) -> None:
         """Judge again what late readings touch: open custodies together, special tags and closed custodies one by one."""

@@ -77,8 +77,9 @@ def silence(tags: SensorTags, tag: int, change: str, at_us: int, cause: str, det
 
 def _release(tags: SensorTags, tag: int, keys: list[Key]) -> int:
     """The named readings are no longer in the future. Returns the earliest of their sensed times."""
-    mine = tags.held.get(tag, set())
-    mine.difference_update(keys)
+    mine = tags.held.get(tag, {})
+    for key in keys:
+        tags.latest.put(tag, key[0], mine.pop(key, {}))
     if not mine:
         tags.held.pop(tag, None)
     row, ring = tags.head.tags[tag], tags.ring

@@ -12,7 +12,6 @@ from actors.rules.errors import NotFound
 from actors.rules.readings import FAIL, FOREVER_US, SUSPECT, U1, Batch
 from actors.tags import past, whole
 from actors.tags.columns import MIN_US
-from actors.tags.ring import latest_values
 from actors.tags.stated import excursion_of_run
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ def twin(tags: SensorTags, arguments: Arguments) -> dict[str, Any]:
     def time_us(name: str) -> int | None:
         return int(row[name]) if MIN_US < int(row[name]) < FOREVER_US else None
 
-    values = latest_values(tags.ring, int(row["ring_last"]))
+    values = tags.latest.of(tag)
     return {
         "tag_id": tags.ids[tag],
         "shard": tags.shard,

@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from actors.rules.readings import COLUMNS, F8, I4, I8, U1
-from actors.tags.columns import MIN_US
 
 FUTURE = 1
 """`mark` of a row whose sensed time was too far ahead of our clock: outside the rules until a tick releases it."""
@@ -106,24 +105,6 @@ def collect(
             upper = before_us[slot]
             number = previous[slot]
     return position, slots, complete
-
-
-def latest_values(ring: Ring, ring_last: int) -> dict[int, tuple[int, float]]:
-    """Per column code the (sensed_us, value) of the newest reading that the ring holds of the tag whose newest row is `ring_last`."""
-    found: dict[int, tuple[int, float]] = {}
-    number, floor = ring_last, int(ring.head[0]) - ring.capacity
-    steps = 0
-    while number >= 0 and number >= floor and steps < 10_000:
-        slot = number % ring.capacity
-        if ring.mark[slot] == 0:
-            for code in ring.codes:
-                value = float(ring.values[ring.row_of_code[code], slot])
-                at = int(ring.sensed_us[slot])
-                if not np.isnan(value) and at > found.get(code, (MIN_US, 0.0))[0]:
-                    found[code] = (at, value)
-        number = int(ring.previous[slot])
-        steps += 1
-    return found
 
 
 def rows_of(ring: Ring, tags: npt.NDArray[Any], from_us: I8, until_us: I8) -> tuple[I4, I8, npt.NDArray[np.bool_]]:

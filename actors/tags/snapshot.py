@@ -13,7 +13,7 @@ from actors.tags.head import Head
 if TYPE_CHECKING:
     from actors.sensor_tag import SensorTags
 
-SNAPSHOT_VERSION = 1
+SNAPSHOT_VERSION = 2
 """Of the layout of `dump`; another one is not read, the journal is folded instead."""
 
 
@@ -39,6 +39,7 @@ def dump(tags: SensorTags) -> bytes:
         "ranges": tags.ranges,
         "series": tags.series,
         "quality": tags.quality,
+        "latest": tags.latest,
         "held": tags.held,
         "faults": tags.faults,
     }
@@ -82,5 +83,5 @@ def restore(tags: SensorTags, data: bytes) -> None:
     head.rulebook, head.custodies = state["rulebook"], state["custodies"]
     head.excursions, head.stated_visits = state["excursions"], state["visits"]
     tags.ranges, tags.series, tags.quality = state["ranges"], state["series"], state["quality"]
-    tags.held, tags.faults = state["held"], state["faults"]
+    tags.latest, tags.held, tags.faults = state["latest"], state["held"], state["faults"]
     _keep_checkpoints(head)

@@ -182,8 +182,8 @@ def new_world(sequenced: bool, ring_rows: int) -> World:
     return world
 
 
-PLACES = ("ring_last", "range_head", "custody", "checkpoint_tracks", "checkpoint_visits")
-"""Where things lie in memory is no part of what they are."""
+PLACES = ("ring_last", "range_head", "custody", "checkpoint_us", "checkpoint_tracks", "checkpoint_visits")
+"""Where things lie, and from where late readings are judged again, is no part of what they are."""
 
 
 def differences(a: Any, b: Any, where: str = "") -> list[str]:
@@ -210,7 +210,7 @@ def state(shard: OneShard) -> dict[str, Any]:
             "stated_visits": head.stated_visits.get(tag, []),
             "held": sorted(tags.held.get(tag, ())),
             "quality": tags.quality.get(tag),
-            "twin": queries.twin(tags, {"tag_id": tag_id}) | {"values": 0},
+            "twin": queries.twin(tags, {"tag_id": tag_id}),
         }
     return found
 
