@@ -55,7 +55,10 @@ class Clients:
         """Have the readings of some minutes encoded, then sent; checks that each is accepted, or a duplicate where it is a copy."""
         made = self._all({"encode": [first, until]})
         told = self._all({"send": True})
-        total = {name: sum(one[name] for one in (*made, *told) if name in one) for name in ("readings", "late", "copies", "accepted", "duplicate")}
+        total = {
+            name: sum(one[name] for one in (*made, *told) if name in one)
+            for name in ("readings", "late", "copies", "accepted", "duplicate")
+        }
         sent = Sent(
             **total,
             seconds=max(one["end"] for one in told) - min(one["start"] for one in told),

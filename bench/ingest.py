@@ -57,7 +57,9 @@ def columns(quick: bool) -> dict[str, Any]:
     with started(work) as system:
         at, rows = 0, []
         for streams, window, label in ((1, 1, "columns, 10,000 a batch, 1 in flight"), (8, 8, "columns, 10,000 a batch, 64 in flight")):
-            with Clients(system.target, work, processes=1, size=SIZE, rows=False, streams=streams, window=window, connections=streams) as clients:
+            with Clients(
+                system.target, work, processes=1, size=SIZE, rows=False, streams=streams, window=window, connections=streams
+            ) as clients:
                 clients.send(at, at + warm)
                 at += warm
                 sent = []

@@ -69,9 +69,7 @@ class Sender:
             told["bytes"] += sum(map(len, made))
             told["messages"] += len(made)
             lanes[at % spec.streams].append(made)
-        self.streams = [
-            [lane[k] for k in range(max(map(len, gateways))) for lane in gateways if k < len(lane)] for gateways in lanes
-        ]
+        self.streams = [[lane[k] for k in range(max(map(len, gateways))) for lane in gateways if k < len(lane)] for gateways in lanes]
         return told
 
     async def send(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -85,9 +86,7 @@ class System:
             excursions = connection.exec_driver_sql(
                 "SELECT tag_id, limit_id, started_us, triggered_us, ended_us FROM excursion WHERE state <> 'RETRACTED'"
             ).all()
-            visits = connection.exec_driver_sql(
-                "SELECT tag_id, entered_us, exited_us, kind FROM visit WHERE state <> 'RETRACTED'"
-            ).all()
+            visits = connection.exec_driver_sql("SELECT tag_id, entered_us, exited_us, kind FROM visit WHERE state <> 'RETRACTED'").all()
         engine.dispose()
         assert all(kind == "VISIT" for *_, kind in visits), "a tag passed through the fence that never did"
         return (
@@ -100,7 +99,9 @@ class System:
         excursions, visits = self.found()
         for name, stated, wanted in (("excursions", excursions, expected.excursions), ("visits", visits, expected.visits)):
             missing, surplus = set(wanted) - set(stated), set(stated) - set(wanted)
-            assert not missing and not surplus, f"{name}: {len(missing)} missing {list(missing)[:3]}, {len(surplus)} too many {list(surplus)[:3]}"
+            assert not missing and not surplus, (
+                f"{name}: {len(missing)} missing {list(missing)[:3]}, {len(surplus)} too many {list(surplus)[:3]}"
+            )
             assert len(stated) == len(wanted), f"{name}: {len(stated)} stated, {len(wanted)} expected"
         assert len(excursions) * workload.EXCURSION_EVERY >= expected.readings, "too few excursions for a fair figure"
 
@@ -109,7 +110,11 @@ class System:
         found = {process.name: psutil.Process(process.pid) for process in self.running.processes()}
         found |= {process.name: psutil.Process(process.pid) for process in self._heads}
         known = {process.pid for process in found.values()}
-        below = {one.pid: one for one in psutil.Process().children(recursive=True) if one.pid not in known and "bench.sender" not in one.cmdline()}
+        below = {
+            one.pid: one
+            for one in psutil.Process().children(recursive=True)
+            if one.pid not in known and "bench.sender" not in one.cmdline()
+        }
         shards = {info["pid"]: info["shard"] for info in self.directory.ask_all("info")}
         for pid, process in below.items():
             found[f"shard {shards[pid]}" if pid in shards else f"ray {pid}"] = process
@@ -125,6 +130,17 @@ class System:
                 continue
             rss, pss = rss + info.rss, pss + info.pss
         return rss, pss
+
+    def settled_memory(self) -> tuple[int, int]:
+        """The memory when it has not moved by a percent for some seconds: snapshots are written, what they needed is given back."""
+        before = self.memory()
+        for _ in range(20):
+            time.sleep(3)
+            now = self.memory()
+            if abs(now[0] - before[0]) < before[0] / 100:
+                return now
+            before = now
+        return before
 
 
 @contextmanager

@@ -159,5 +159,7 @@ def _late(tag: I8, sequence: I8) -> int:
     key = tag * (1 << 40) + sequence
     _, firsts = np.unique(key, return_index=True)
     key = key[np.sort(firsts)]
-    key = key[np.argsort(key >> 40, kind="stable")]  # by tag, each in its order of arrival; a tag's keys are above those of the tags before it
+    key = key[
+        np.argsort(key >> 40, kind="stable")
+    ]  # by tag, each in its order of arrival; a tag's keys are above those of the tags before it
     return int((key[1:] < np.maximum.accumulate(key)[:-1]).sum())

@@ -1,0 +1,66 @@
+"""The fixed set of measurements. A new figure is a new line here: its name, what makes it, what it is about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+Measure = Callable[[bool], dict[str, Any]]
+"""Given whether to be quick; the result has `rows`, each with label, unit, repeats, median, least, most and what else is known."""
+
+
+class Case(NamedTuple):
+    """A measurement that runs in a process group of its own."""
+
+    title: str
+    module: str
+    function: str
+    about: str
+    timeout_s: int
+
+
+CASES: dict[str, Case] = {
+    "columns": Case(
+        "Readings as columns, through gRPC, durable and judged",
+        "bench.ingest",
+        "columns",
+        "10,000 tags behind 8 gateways; a batch holds 8 readings of each of a gateway's 1,250 tags. One client process.",
+        1200,
+    ),
+    "rows": Case(
+        "Readings as rows from small gateways",
+        "bench.ingest",
+        "small_gateways",
+        "Each gateway has 10 tags and a stream of its own; a message holds 100 readings. Two client processes.",
+        1200,
+    ),
+    "alerts": Case(
+        "From sending a reading to having its alert",
+        "bench.alerts",
+        "latency",
+        "10 gateways send a message every 100 ms; the clock starts when the message with the excursion's reading is written to its "
+        "stream, and stops when a subscriber in another process has the alert. One sending process, one watching.",
+        1200,
+    ),
+    "actors": Case(
+        "One Ray actor per tag",
+        "bench.peers",
+        "actors",
+        "20 tags, the same rules in plain Python, readings in order, one call for each, up to 1,000 calls in flight, nothing written to disk.",
+        600,
+    ),
+    "core": Case(
+        "Judging alone, on one core",
+        "bench.peers",
+        "one_core",
+        "Readings in order, in memory: how far the rules are from what is around them.",
+        600,
+    ),
+    "memory": Case(
+        "Memory of a tag",
+        "bench.memory",
+        "per_tag",
+        "Tags on shipments with three limits and a geofence, each with three readings; RSS of doors, committer, shards and Ray together.",
+        3000,
+    ),
+}
