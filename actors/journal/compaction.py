@@ -50,7 +50,7 @@ class Settings:
     """
 
     least_entries: int = 1_024
-    least_readings: int = 262_144
+    least_readings: int = 65_536
     sort_readings: int = 262_144
     sort_entries: int = 4_096
     fan_in: int = 8
