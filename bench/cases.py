@@ -46,7 +46,8 @@ CASES: dict[str, Case] = {
         "One Ray actor per tag",
         "bench.peers",
         "actors",
-        "20 tags, the same rules in plain Python, readings in order, one call for each, up to 1,000 calls in flight, nothing written to disk.",
+        "20 tags, the same rules in plain Python, readings in order, one call for each, up to 1,000 calls in flight, "
+        "nothing written to disk.",
         600,
     ),
     "core": Case(

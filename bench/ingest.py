@@ -29,6 +29,15 @@ def checked(system: System, work: Workload, minutes: int) -> expected.Expected:
     return wanted
 
 
+def percentile(ordered: list[float], share: int) -> float:
+    """The value that `share` percent of an ascending list lie below.
+
+    >>> percentile([1.0, 2.0, 3.0, 4.0], 50)
+    3.0
+    """
+    return ordered[min(len(ordered) - 1, len(ordered) * share // 100)]
+
+
 def row(label: str, sent: list[Any], **more: Any) -> dict[str, Any]:
     """A row of the results: every repeat, their median and spread, and how long a message waited for its answer."""
     rates = [one.per_second for one in sent]
@@ -40,8 +49,8 @@ def row(label: str, sent: list[Any], **more: Any) -> dict[str, Any]:
         "median": median(rates),
         "least": min(rates),
         "most": max(rates),
-        "wait_p50_ms": 1000 * waits[len(waits) // 2],
-        "wait_p99_ms": 1000 * waits[min(len(waits) - 1, len(waits) * 99 // 100)],
+        "wait_p50_ms": 1000 * percentile(waits, 50),
+        "wait_p99_ms": 1000 * percentile(waits, 99),
         "readings": sum(one.readings for one in sent),
         "late": sum(one.late for one in sent),
         "duplicate": sum(one.duplicate for one in sent),
@@ -56,17 +65,16 @@ def columns(quick: bool) -> dict[str, Any]:
     work = new_workload(TAGS, 2 * (warm + repeats * minutes), 8)
     with started(work) as system:
         at, rows = 0, []
-        for streams, window, label in ((1, 1, "columns, 10,000 a batch, 1 in flight"), (8, 8, "columns, 10,000 a batch, 64 in flight")):
-            with Clients(
-                system.target, work, processes=1, size=SIZE, rows=False, streams=streams, window=window, connections=streams
-            ) as clients:
+        for streams, window in ((1, 1), (8, 8)):
+            sending = {"processes": 1, "size": SIZE, "streams": streams, "window": window, "connections": streams}
+            with Clients(system.target, work, rows=False, **sending) as clients:
                 clients.send(at, at + warm)
                 at += warm
                 sent = []
                 for _ in range(repeats):
                     sent.append(clients.send(at, at + minutes))
                     at += minutes
-            rows.append(row(label, sent))
+            rows.append(row(f"columns, 10,000 a batch, {streams * window} in flight", sent))
         wanted = checked(system, work, at)
     return {"rows": rows, "excursions": len(wanted.excursions), "visits": len(wanted.visits), "tags": TAGS, "clients": 1}
 

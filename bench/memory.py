@@ -32,7 +32,8 @@ def per_tag(quick: bool) -> dict[str, Any]:
     pairs = [(_measure(FEW), _measure(many)) for _ in range(1 if quick else 2)]
     rss, pss = ([(after[k] - before[k]) / (many - FEW) for before, after in pairs] for k in (0, 1))
     row = {
-        "label": f"memory of a tag: (RSS at {many:,} tags - at {FEW:,}) / {many - FEW:,}", "unit": "bytes", "repeats": rss, "median": median(rss),
+        "label": f"memory of a tag: (RSS at {many:,} tags - at {FEW:,}) / {many - FEW:,}", "unit": "bytes", "repeats": rss,
+        "median": median(rss),
         "least": min(rss), "most": max(rss), "pss_median": median(pss), "rss_at_few": pairs[0][0][0], "rss_at_many": pairs[0][1][0],
     }  # fmt: skip
     return {"rows": [row], "tags": many, "clients": 0}

@@ -39,9 +39,8 @@ def table(results: Sequence[dict[str, Any]]) -> str:
             if "wait_p50_ms" in row:
                 more.append(f"answer p50 {row['wait_p50_ms']:.0f} ms, p99 {row['wait_p99_ms']:.0f} ms")
             if "p99_median" in row:
-                more.append(
-                    f"these are p50; p99 {number(row['p99_median'], 'ms')} of {row['alerts']} alerts; answers p50 {row['answer_p50_ms']:.0f} ms"
-                )
+                answers = f"answers p50 {row['answer_p50_ms']:.0f} ms"
+                more.append(f"these are p50; p99 {number(row['p99_median'], 'ms')} of {row['alerts']} alerts; {answers}")
             if "pss_median" in row:
                 more.append(f"PSS {number(row['pss_median'], 'bytes')}")
             spread = f"{number(row['least'], unit)} to {number(row['most'], unit)}"
@@ -61,7 +60,8 @@ def plot(rows: Sequence[dict[str, Any]], title: str) -> str:
 
     out = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="13">',
-        f'<rect width="{width}" height="{height}" fill="white"/><text x="12" y="22" font-size="15" font-weight="bold">{escape(title)}</text>',
+        f'<rect width="{width}" height="{height}" fill="white"/>',
+        f'<text x="12" y="22" font-size="15" font-weight="bold">{escape(title)}</text>',
     ]
     for power in range(round(math.log10(low)), round(math.log10(high)) + 1):
         at = x(10.0**power)
@@ -103,9 +103,11 @@ def write(docs: Path, results: Sequence[dict[str, Any]]) -> None:
 
 Made by `make bench`; the raw results are in `bench/results/`. Clients, senders and subscribers share the cores with what they measure.
 
-{machine["cores"]} cores ({machine["processor"]}), {machine["memory_gb"]} GB, {machine["system"]}, Python {machine["python"]}, SQLite {machine["sqlite"]}; {versions}.
-Measured {" to ".join(dict.fromkeys((dates[0], dates[-1])))}. Load average of the machine just before each: {loads}. A load above 1 means that others used the cores too, and that the
-figure is a lower bound; compare ratios then.
+{machine["cores"]} cores ({machine["processor"]}), {machine["memory_gb"]} GB, {machine["system"]}, Python {machine["python"]},
+SQLite {machine["sqlite"]}; {versions}.
+Measured {" to ".join(dict.fromkeys((dates[0], dates[-1])))}. Load average of the machine just before
+each: {loads}.
+A load above 1 means that others used the cores too, and that the figure is a lower bound; compare ratios then.
 
 {table(results)}
 
@@ -115,12 +117,13 @@ figure is a lower bound; compare ratios then.
 
 {cases}
 
-Every reading is new: tags interleaved, 1 % late, 0.1 % sent twice, at least one excursion per 5,000 readings; three limits (one with hysteresis and an
-allowance, one at once, one cumulative) and a geofence on every tag. The committer's own connection is asked whether its commits are on the disk
-(`synchronous = FULL`) before anything is sent. Before a figure is printed, the accepted and duplicate counts of the answers are held against what was sent,
-and the excursions and visits in the database against an independent computation (`bench/expected.py`), event for event, which itself is
-held against the slow reference of the tests on the tags to which most happens. A rate counts from the first message sent to the last answer taken;
-an answer comes when its readings are durable and judged. Batches are encoded by the client processes beforehand.
+Every reading is new: tags interleaved, 1 % late, 0.1 % sent twice, at least one excursion per 5,000 readings; three limits (one with
+hysteresis and an allowance, one at once, one cumulative) and a geofence on every tag. The committer's own connection is asked whether its
+commits are on the disk (`synchronous = FULL`) before anything is sent. Before a figure is printed, the accepted and duplicate counts of the
+answers are held against what was sent, and the excursions and visits in the database against an independent computation
+(`bench/expected.py`), event for event, which itself is held against the slow reference of the tests on the tags to which most
+happens. A rate counts from the first message sent to the last answer taken; an answer comes when its readings are durable and
+judged. Batches are encoded by the client processes beforehand.
 """
     if notes.is_file():
         page += "\n" + notes.read_text(encoding="utf-8")

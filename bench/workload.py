@@ -128,7 +128,10 @@ class Delivery:
 
 
 def deliver(work: Workload, gateway: int, first: int, until: int, values: F8 | None = None) -> Delivery:
-    """The readings of a gateway's tags in the minutes first ... until - 1 as it sends them. `values`: work.values(first, until) where known."""
+    """The readings of a gateway's tags in the minutes first ... until - 1 as it sends them.
+
+    `values`: work.values(first, until) where that is known.
+    """
     tags = work.tags_of(gateway)
     values = (work.values(first, until) if values is None else values)[:, tags]
     minutes, many = values.shape[:2]
@@ -159,7 +162,5 @@ def _late(tag: I8, sequence: I8) -> int:
     key = tag * (1 << 40) + sequence
     _, firsts = np.unique(key, return_index=True)
     key = key[np.sort(firsts)]
-    key = key[
-        np.argsort(key >> 40, kind="stable")
-    ]  # by tag, each in its order of arrival; a tag's keys are above those of the tags before it
+    key = key[np.argsort(key >> 40, kind="stable")]  # by tag, each in its order of arrival
     return int((key[1:] < np.maximum.accumulate(key)[:-1]).sum())
