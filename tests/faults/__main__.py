@@ -37,7 +37,7 @@ def main() -> int:
         folder = options.keep or Path(tempfile.mkdtemp(prefix="waybill-faults-"))
         folder.mkdir(parents=True, exist_ok=True)
         server = None
-        settings: dict[str, object] = {"shards": options.shards}
+        settings: dict[str, object] = {"shards": options.shards, "owner_timeout_s": 90.0}
         if not options.keep:
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
         if options.database == "postgresql":

@@ -189,7 +189,8 @@ class Chaos:
         if taken:
             epoch, head = self.epoch_of(shard)
             self.takeovers.append((shard, epoch, head))
-        os.kill(owner.pid, signal.SIGCONT)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(owner.pid, signal.SIGCONT)
         gone = self.wait_until(lambda: not alive(owner.pid), RECOVER_S, 0.02)
 
         def renewed() -> bool:

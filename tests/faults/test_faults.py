@@ -56,7 +56,9 @@ def disturbed(
         folder = tmp_path_factory.mktemp("faults")
         traps = Traps(folder / "traps", create=True)
         server: PostgreSQL | None = request.getfixturevalue("server") if database == "postgresql" else None
-        given = {"database_url": server.new_database()} if server is not None else {}
+        given: dict[str, object] = {"owner_timeout_s": 90.0}  # a frozen owner is to be thawed, not ended by the supervisor
+        if server is not None:
+            given["database_url"] = server.new_database()
         with contextlib.ExitStack() as stack:
             stack.enter_context(instrumented(traps, plant))
             running = stack.enter_context(start_waybill(database, **given))
