@@ -344,6 +344,7 @@ def apply(tags: SensorTags, body: Mapping[str, Any], changes: Changes) -> None:
             stated, visits = tags.head.excursions.pop(tag, []), tags.head.stated_visits.pop(tag, [])
         if body["until_us"] is None and not body["retracted"]:
             tags.head.excursions[tag], tags.head.stated_visits[tag] = stated, visits
+            tags.head.note_stated(tag)
         if not body["retracted"]:
             _begin(tags, tag, body, changes)
     elif kind == "plan":
@@ -361,7 +362,7 @@ def _begin(tags: SensorTags, tag: int, body: Mapping[str, Any], changes: Changes
     carrier = tags.head.rulebook.carriers[body["carrier"]]
     custody = OpenCustody(body["custody_id"], tag, body["carrier"], body["handling_unit"], body["from_us"], dict(body["prior_us"]))
     tags.head.bind(custody, carrier)
-    if int(row["newest_us"]) >= custody.from_us or tags.head.excursions.get(tag):
+    if int(row["newest_us"]) >= custody.from_us or tags.head.excursions.get(tag) or tags.head.stated_visits.get(tag):
         tags.judge_open(tag, "custody", changes)
 
 

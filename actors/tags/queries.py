@@ -79,7 +79,11 @@ def exposure_of(tags: SensorTags, arguments: Arguments) -> list[dict[str, Any]]:
                 | {"accounted_us": accounted_us, "metric": _metric(carrier, row.limit_id)}
             )
     for row, closed in tags.reads.exposures_of(name):
+        if closed.until_us is None:  # it was closed once, and is open again: the head has its sums
+            continue
         plan_carrier = past.carrier_of(tags, name)
+        if all(spec.limit_id != row.limit_id for spec in plan_carrier.tracks):  # of a plan that is no more
+            continue
         found.append(
             _sums(row, closed.from_us, closed.until_us, closed.handling_unit_id)
             | {"accounted_us": closed.until_us, "metric": _metric(plan_carrier, row.limit_id)}
