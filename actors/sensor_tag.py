@@ -316,7 +316,7 @@ class SensorTags:
         for tag, at in zip(tags.tolist(), from_us.tolist(), strict=True):
             earliest[tag] = min(at, earliest.get(tag, at))
         plain: list[int] = []
-        for tag, at in earliest.items():
+        for tag, at in sorted(earliest.items()):  # not as they stood in the batch: a replay must give the same ids
             row = self.head.tags[tag]
             if tag in self.head.custodies:
                 if not row["special"]:

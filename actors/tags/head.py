@@ -159,10 +159,11 @@ class Head:
         runs, visits = self.feed(
             self.tracks.rows, self.first, self.count, self.visits.rows, self.visit_first, self.visit_count, groups, batch
         )
-        for run in runs:
+        # By tag, not as they stood in the batch: a replay, which has the accepted readings only, must give the same ids.
+        for run in runs[np.argsort(self.track_tag[runs["track"]], kind="stable")]:
             tag = int(self.track_tag[run["track"]])
             self.state_run(tag, int(run["track"]) - int(self.first[tag]), run, "reading", changes)
-        for event in visits:
+        for event in visits[np.argsort(self.visit_tag[visits["visit"]], kind="stable")]:
             tag = int(self.visit_tag[event["visit"]])
             self.state_visit(tag, int(event["visit"]) - int(self.visit_first[tag]), event, "reading", changes)
 

@@ -49,6 +49,19 @@ class Work(NamedTuple):
     visit_lengths: I4
 
 
+class Told(NamedTuple):
+    """What judging a tag again found: its position in `work`, all runs and events of that work, what had been stated, and from when on."""
+
+    tag: int
+    i: int
+    work: Work
+    visits_before: exposure.Rows
+    runs: exposure.Rows
+    events: exposure.Rows
+    before: list[tuple[StatedExcursion, tuple[Any, ...]]]
+    begin_us: int
+
+
 @nb.njit(cache=True, nogil=True)
 def _splits(start: I8, order: I8, sensed_us: I8, before_us: I8, leaving: Bools, lag: int) -> I8:
     """Per group how many of its first readings a checkpoint may hold: those before `before_us` but the last `lag`, and at least all that
@@ -92,15 +105,19 @@ class Checkpoints:
         from_us = np.where(use, rows["checkpoint_us"] + 1, rows["custody_from_us"])
         position, slots, complete = rows_of(head.ring, rows, from_us, np.full(len(tags), FOREVER_US, np.int64))
         whole = np.flatnonzero(complete)
+        told: list[Told] = []
         if len(whole):
             position, slots = self._of_whole(position, slots, complete)
-            self._judge(tags[whole], use[whole], earliest_us[whole], self._ring_batch(position, slots), cause, changes)
+            told += self._judge(tags[whole], use[whole], earliest_us[whole], self._ring_batch(position, slots))
         far = np.flatnonzero(~complete)
         if len(far):
             found, batch = read_journal(tags[far].tolist(), int(from_us[far].min()), FOREVER_US)
             kept = batch.sensed_us >= from_us[far][found]
             batch = readings.subset(Batch(found, batch.sensed_us, batch.boot, batch.sequence, batch.codes, batch.values), kept)
-            self._judge(tags[far], use[far], earliest_us[far], batch, cause, changes)
+            told += self._judge(tags[far], use[far], earliest_us[far], batch)
+        # By tag: whether the ring reached far enough may be otherwise in a replay, which must give the same ids.
+        for one in sorted(told, key=lambda one: one.tag):
+            self._revise(one, cause, changes)
 
     def secure(self) -> None:
         """Move checkpoints on before the readings after them leave the ring: a few tags at a time, all of them in half a turn."""
@@ -220,7 +237,7 @@ class Checkpoints:
     def _feed(self, work: Work, groups: Groups, batch: Batch) -> tuple[exposure.Rows, exposure.Rows]:
         return self.head.feed(*work, groups, batch)
 
-    def _judge(self, tags: I4, use: Bools, earliest_us: I8, batch: Batch, cause: str, changes: Changes) -> None:
+    def _judge(self, tags: I4, use: Bools, earliest_us: I8, batch: Batch) -> list[Told]:
         """Judge `tags` from their checkpoints (`use`) or custody starts on `batch`, whose tag column is the position in `tags`."""
         head = self.head
         groups = self._groups(batch, len(tags))
@@ -248,23 +265,11 @@ class Checkpoints:
         before = {i: head.live_excursions(int(tags[i])) for i in concerned}
         head.tracks.rows[block_index(head.first[tags], work.lengths)] = work.tracks
         head.visits.rows[block_index(head.visit_first[tags], work.visit_lengths)] = work.visits
-        for i in sorted(concerned):
-            self._revise(int(tags[i]), i, work, visits_before, runs, events, before[i], int(begin_us[i]), cause, changes)
+        return [Told(int(tags[i]), i, work, visits_before, runs, events, before[i], int(begin_us[i])) for i in concerned]
 
-    def _revise(
-        self,
-        tag: int,
-        i: int,
-        work: Work,
-        visits_before: exposure.Rows,
-        runs: exposure.Rows,
-        events: exposure.Rows,
-        before: list[tuple[StatedExcursion, tuple[Any, ...]]],
-        begin_us: int,
-        cause: str,
-        changes: Changes,
-    ) -> None:
+    def _revise(self, told: Told, cause: str, changes: Changes) -> None:
         """State what one of the tags judged again changes."""
+        tag, i, work, visits_before, runs, events, before, begin_us = told
         head = self.head
         custody = head.custodies[tag]
         carrier = head.rulebook.carriers[custody.carrier]
