@@ -109,8 +109,11 @@ def start_waybill(
     return run
 
 
-@pytest.fixture(scope="module", params=DATABASES)
+@pytest.fixture(scope="session", params=DATABASES)
 def waybill(request: pytest.FixtureRequest, start_waybill: Callable[..., Running]) -> Iterator[Running]:
-    """A running Waybill of two shards for the tests of a module: `waybill.target` is where gRPC clients connect."""
-    with start_waybill(request.param) as running:
+    """A running Waybill of two shards whose clock ticks often: `waybill.target` is where gRPC clients connect.
+
+    All tests of a database share it, so they give what they make ids of their own; tests that kill or reconfigure start their own.
+    """
+    with start_waybill(request.param, tick_s=0.3) as running:
         yield running

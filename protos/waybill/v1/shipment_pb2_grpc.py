@@ -134,7 +134,8 @@ class ShipmentServiceServicer:
         """Changes a shipment. Fields that can be masked: reference, description, profile_id (with profile_version), stops, handling_units, geofences, route, container_number, labels,
         lateness_tolerance_s. Another profile is in force from `effective_time` (sensed time, not later than now; absent: now); earlier readings stay judged as they were, later ones are re-judged.
         Changed stops, geofences and routes hold for the whole journey: its visits are found again. Stops that a milestone names keep their id and place.
-        NOT_FOUND, STALE_ETAG, INVALID_ARGUMENT as in create. FAILED_PRECONDITION: it is cancelled, or a named stop would be lost. Idempotent by `request_id`.
+        The shipment's `etag` is required. NOT_FOUND, STALE_ETAG, INVALID_ARGUMENT as in create. FAILED_PRECONDITION: it is cancelled, or a named stop would be lost.
+        Idempotent by `request_id`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -169,7 +170,8 @@ class ShipmentServiceServicer:
 
     def RecordMilestone(self, request, context):
         """Records something that happened: departed, arrived, … at a stated time, which may lie in the past. It moves the shipment's state and stage (see MilestoneKind), which opens and closes
-        windows of limits that hold in some stages only: readings are re-judged where that changes them.
+        windows of limits that hold in some stages only: readings are re-judged where that changes them. While no milestone has told a stage it is IN_TRANSIT; from the
+        first told stage on nothing is assumed of the time before it.
         NOT_FOUND: shipment or stop. INVALID_ARGUMENT: a time later than now, a kind that needs a stop without one. FAILED_PRECONDITION: it is cancelled. Idempotent by `request_id`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

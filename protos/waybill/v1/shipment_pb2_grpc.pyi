@@ -47,7 +47,8 @@ class ShipmentServiceStub:
     """Changes a shipment. Fields that can be masked: reference, description, profile_id (with profile_version), stops, handling_units, geofences, route, container_number, labels,
     lateness_tolerance_s. Another profile is in force from `effective_time` (sensed time, not later than now; absent: now); earlier readings stay judged as they were, later ones are re-judged.
     Changed stops, geofences and routes hold for the whole journey: its visits are found again. Stops that a milestone names keep their id and place.
-    NOT_FOUND, STALE_ETAG, INVALID_ARGUMENT as in create. FAILED_PRECONDITION: it is cancelled, or a named stop would be lost. Idempotent by `request_id`.
+    The shipment's `etag` is required. NOT_FOUND, STALE_ETAG, INVALID_ARGUMENT as in create. FAILED_PRECONDITION: it is cancelled, or a named stop would be lost.
+    Idempotent by `request_id`.
     """
     CancelShipment: _grpc.UnaryUnaryMultiCallable[_shipment_pb2.CancelShipmentRequest, _shipment_pb2.CancelShipmentResponse]
     """Cancels a shipment that is PLANNED or IN_TRANSIT, with a reason. Open custodies end at `cancel_time` (absent: now). What was judged stays. Cancelling again gives the same answer.
@@ -66,7 +67,8 @@ class ShipmentServiceStub:
     """
     RecordMilestone: _grpc.UnaryUnaryMultiCallable[_shipment_pb2.RecordMilestoneRequest, _shipment_pb2.RecordMilestoneResponse]
     """Records something that happened: departed, arrived, … at a stated time, which may lie in the past. It moves the shipment's state and stage (see MilestoneKind), which opens and closes
-    windows of limits that hold in some stages only: readings are re-judged where that changes them.
+    windows of limits that hold in some stages only: readings are re-judged where that changes them. While no milestone has told a stage it is IN_TRANSIT; from the
+    first told stage on nothing is assumed of the time before it.
     NOT_FOUND: shipment or stop. INVALID_ARGUMENT: a time later than now, a kind that needs a stop without one. FAILED_PRECONDITION: it is cancelled. Idempotent by `request_id`.
     """
     ListMilestones: _grpc.UnaryUnaryMultiCallable[_shipment_pb2.ListMilestonesRequest, _shipment_pb2.ListMilestonesResponse]
@@ -102,7 +104,8 @@ class ShipmentServiceAsyncStub(ShipmentServiceStub):
     """Changes a shipment. Fields that can be masked: reference, description, profile_id (with profile_version), stops, handling_units, geofences, route, container_number, labels,
     lateness_tolerance_s. Another profile is in force from `effective_time` (sensed time, not later than now; absent: now); earlier readings stay judged as they were, later ones are re-judged.
     Changed stops, geofences and routes hold for the whole journey: its visits are found again. Stops that a milestone names keep their id and place.
-    NOT_FOUND, STALE_ETAG, INVALID_ARGUMENT as in create. FAILED_PRECONDITION: it is cancelled, or a named stop would be lost. Idempotent by `request_id`.
+    The shipment's `etag` is required. NOT_FOUND, STALE_ETAG, INVALID_ARGUMENT as in create. FAILED_PRECONDITION: it is cancelled, or a named stop would be lost.
+    Idempotent by `request_id`.
     """
     CancelShipment: _aio.UnaryUnaryMultiCallable[_shipment_pb2.CancelShipmentRequest, _shipment_pb2.CancelShipmentResponse]  # type: ignore[assignment]
     """Cancels a shipment that is PLANNED or IN_TRANSIT, with a reason. Open custodies end at `cancel_time` (absent: now). What was judged stays. Cancelling again gives the same answer.
@@ -121,7 +124,8 @@ class ShipmentServiceAsyncStub(ShipmentServiceStub):
     """
     RecordMilestone: _aio.UnaryUnaryMultiCallable[_shipment_pb2.RecordMilestoneRequest, _shipment_pb2.RecordMilestoneResponse]  # type: ignore[assignment]
     """Records something that happened: departed, arrived, … at a stated time, which may lie in the past. It moves the shipment's state and stage (see MilestoneKind), which opens and closes
-    windows of limits that hold in some stages only: readings are re-judged where that changes them.
+    windows of limits that hold in some stages only: readings are re-judged where that changes them. While no milestone has told a stage it is IN_TRANSIT; from the
+    first told stage on nothing is assumed of the time before it.
     NOT_FOUND: shipment or stop. INVALID_ARGUMENT: a time later than now, a kind that needs a stop without one. FAILED_PRECONDITION: it is cancelled. Idempotent by `request_id`.
     """
     ListMilestones: _aio.UnaryUnaryMultiCallable[_shipment_pb2.ListMilestonesRequest, _shipment_pb2.ListMilestonesResponse]  # type: ignore[assignment]
@@ -178,7 +182,8 @@ class ShipmentServiceServicer(metaclass=_abc_1.ABCMeta):
         """Changes a shipment. Fields that can be masked: reference, description, profile_id (with profile_version), stops, handling_units, geofences, route, container_number, labels,
         lateness_tolerance_s. Another profile is in force from `effective_time` (sensed time, not later than now; absent: now); earlier readings stay judged as they were, later ones are re-judged.
         Changed stops, geofences and routes hold for the whole journey: its visits are found again. Stops that a milestone names keep their id and place.
-        NOT_FOUND, STALE_ETAG, INVALID_ARGUMENT as in create. FAILED_PRECONDITION: it is cancelled, or a named stop would be lost. Idempotent by `request_id`.
+        The shipment's `etag` is required. NOT_FOUND, STALE_ETAG, INVALID_ARGUMENT as in create. FAILED_PRECONDITION: it is cancelled, or a named stop would be lost.
+        Idempotent by `request_id`.
         """
 
     @_abc_1.abstractmethod
@@ -221,7 +226,8 @@ class ShipmentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_shipment_pb2.RecordMilestoneResponse, _abc.Awaitable[_shipment_pb2.RecordMilestoneResponse]]:
         """Records something that happened: departed, arrived, … at a stated time, which may lie in the past. It moves the shipment's state and stage (see MilestoneKind), which opens and closes
-        windows of limits that hold in some stages only: readings are re-judged where that changes them.
+        windows of limits that hold in some stages only: readings are re-judged where that changes them. While no milestone has told a stage it is IN_TRANSIT; from the
+        first told stage on nothing is assumed of the time before it.
         NOT_FOUND: shipment or stop. INVALID_ARGUMENT: a time later than now, a kind that needs a stop without one. FAILED_PRECONDITION: it is cancelled. Idempotent by `request_id`.
         """
 

@@ -115,8 +115,9 @@ class TagServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateTag(self, request, context):
-        """Changes kind, interval, quality settings, labels. Fields that can be masked: kind, usual_interval_s, quality, labels, description. Quality settings hold for readings that are
-        committed from then on. NOT_FOUND, STALE_ETAG, INVALID_ARGUMENT as usual.
+        """Changes kind, interval, quality settings, labels. Fields that can be masked: kind, usual_interval_s, quality, labels, description. Quality settings hold at once: the
+        tag's open custody is judged again with them (revisions with cause `quality`); a closed custody keeps its judgement until late readings, a correction or another plan judge it
+        again. NOT_FOUND, STALE_ETAG, INVALID_ARGUMENT as usual.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
