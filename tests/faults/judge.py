@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Engine, text
+from sqlalchemy.orm import configure_mappers
 
 from actors.journal import segments
 from actors.journal.database import reader
@@ -87,6 +88,7 @@ def judge(folder: Path, database_url: str, takeovers: Iterable[Takeover] = ()) -
     world = World(**told["world"])
     stops = {int(stream): stop for stream, stop in json.loads((folder / "stopped.json").read_text()).items()}
     truth = truth_of(folder, world, stops, verdict)
+    configure_mappers()  # the journal makes records without the constructors that would
     engine = reader(database_url, connections=2)
     try:
         key, temperature_c = journal(engine, world, verdict, list(takeovers))
