@@ -9,7 +9,8 @@ BIN := .venv/bin
 READY := .venv/.ready
 BUF_VERSION := 1.75.0
 BUF := .node/node_modules/@bufbuild/buf/bin/buf
-SECONDS_LONG ?= 600
+DURATION ?= 600
+READINGS ?= 0
 SEED ?= 1
 
 export RAY_USAGE_STATS_ENABLED := 0
@@ -37,12 +38,15 @@ test: $(READY)
 	@echo "running the tests on SQLite and on a PostgreSQL of their own (some minutes)"
 	@$(BIN)/python -m pytest -m "not long"
 
-# Kills, freezes and breaks the parts of a running system; the long form takes SECONDS_LONG and SEED.
+# Kills, freezes and breaks the parts of a running system while a fleet streams. The long form takes SEED, DURATION (seconds on each
+# database), READINGS (go on until so many are acknowledged), and leaves build/faults-sqlite.json and build/faults-postgresql.json behind.
 test-faults: $(READY)
 	@$(BIN)/python -m pytest -m "faults and not long" tests/faults
 
 test-long: $(READY)
-	@WAYBILL_TEST_SECONDS=$(SECONDS_LONG) WAYBILL_TEST_SEED=$(SEED) $(BIN)/python -m pytest -m long --timeout=0 -s
+	@$(BIN)/python -m tests.faults --database sqlite --seed $(SEED) --duration $(DURATION) --readings $(READINGS) --out build/faults-sqlite.json
+	@$(BIN)/python -m tests.faults --database postgresql --seed $(SEED) --duration $(DURATION) --readings $(READINGS) \
+		--out build/faults-postgresql.json
 
 bench: $(READY)
 	@$(BIN)/python -m bench

@@ -15,7 +15,7 @@ from tests.faults.run import Plan, run
 from tests.faults.system import Nodes, launched
 from tests.postgres import PostgreSQL
 
-KINDS = {"sqlite": "shard,committer,door", "postgresql": "shard,door,database"}
+KINDS = {"sqlite": "shard,committer,door,freeze,both,full,io", "postgresql": "shard,door,database,freeze,raylet"}
 
 
 def main() -> int:
@@ -48,18 +48,19 @@ def main() -> int:
             stack.callback(server.stop)
             settings["database_url"] = server.new_database()
         nodes = None
-        if "raylet" in options.kinds:
+        kinds = [kind for kind in (options.kinds or KINDS[options.database]).split(",") if kind != "none"]
+        if "raylet" in kinds:
             nodes = Nodes(2)
             stack.callback(nodes.close)
             settings["ray_address"] = nodes.address
         system = stack.enter_context(launched(folder / "system", settings, options.plant, server, nodes))
-        kinds = [kind for kind in (options.kinds or KINDS[options.database]).split(",") if kind != "none"]
         world = {"tags": options.tags, "ride_minutes": 1_500}
         plan = Plan(kinds, options.duration, options.seed, readings=options.readings, world=world, readings_per_s=options.rate, drain_s=600)
         report = run(system, folder / "run", plan, say=lambda line: print(line, flush=True))
         print(report.text())
         if options.out:
             facts = {"database": options.database, "seed": options.seed, "duration_s": options.duration, **report.facts()}
+            options.out.parent.mkdir(parents=True, exist_ok=True)
             options.out.write_text(json.dumps(facts, indent=1))
         return 0 if report.sound else 1
 
