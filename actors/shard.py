@@ -235,9 +235,7 @@ class Shard:
             return
         try:
             future.result(COMMIT_TIMEOUT_S)
-        except StorageFull:
-            raise
-        except DomainError as error:
+        except (Unavailable, Superseded) as error:
             raise Unavailable(f"the commit did not go through: {error}", retry_after_s=0.2) from error
 
     def _settled(self) -> None:
