@@ -41,8 +41,10 @@ READS = 300
 
 
 def temperature_c(tag: Any, hour: Any) -> Any:
-    """What a tag reads at an hour: any function that tells tags and hours apart, in hundredths of a degree."""
-    return (np.asarray(tag, np.int64) * 7_919 + np.asarray(hour, np.int64) * 104_729) % 2_500 / 100.0
+    """What a tag reads at an hour: noise that can be computed again, in hundredths of a degree."""
+    mixed = np.asarray(tag, np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.asarray(hour, np.uint64) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ mixed >> np.uint64(31)) * np.uint64(0x94D049BB133111EB)
+    return (mixed >> np.uint64(40)) % np.uint64(1_000) / 100.0
 
 
 def sensed_us(tag: Any, hour: Any) -> Any:

@@ -42,9 +42,13 @@ def table(results: Sequence[dict[str, Any]]) -> str:
                 answers = f"answers p50 {row['answer_p50_ms']:.0f} ms"
                 more.append(f"these are p50; p99 {number(row['p99_median'], 'ms')} of {row['alerts']} alerts; {answers}")
             if "pss_median" in row:
-                more.append(f"PSS {number(row['pss_median'], 'bytes')}")
+                parts = ", ".join(f"{name} {value:,.0f}" for name, value in row.get("rss_by_process", {}).items())
+                more.append(f"PSS {number(row['pss_median'], 'bytes')}; {parts}")
             spread = f"{number(row['least'], unit)} to {number(row['most'], unit)}"
-            lines.append(f"| {row['label']} | **{number(row['median'], unit)}** | {spread} | {len(row['repeats'])} | {'; '.join(more)} |")
+            quick = " (quick)" if result["quick"] else ""
+            lines.append(
+                f"| {row['label']}{quick} | **{number(row['median'], unit)}** | {spread} | {len(row['repeats'])} | {'; '.join(more)} |"
+            )
     return "\n".join(lines)
 
 

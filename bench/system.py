@@ -115,24 +115,26 @@ class System:
             found[f"shard {shards[pid]}" if pid in shards else f"ray {pid}"] = process
         return found
 
-    def memory(self) -> tuple[int, int]:
-        """(RSS, PSS) in bytes of all processes of the system together. PSS counts shared memory once."""
-        rss = pss = 0
-        for process in self.processes().values():
+    def memory(self) -> dict[str, tuple[int, int]]:
+        """(RSS, PSS) in bytes of all processes of the system, by kind of process. PSS counts shared memory once."""
+        found: dict[str, tuple[int, int]] = {}
+        for name, process in self.processes().items():
             try:
                 info = process.memory_full_info()
             except psutil.NoSuchProcess:
                 continue
-            rss, pss = rss + info.rss, pss + info.pss
-        return rss, pss
+            rss, pss = found.get(name.split()[0], (0, 0))
+            found[name.split()[0]] = rss + info.rss, pss + info.pss
+        return found
 
-    def settled_memory(self) -> tuple[int, int]:
+    def settled_memory(self) -> dict[str, tuple[int, int]]:
         """The memory when it has not moved by a percent for some seconds: snapshots are written, what they needed is given back."""
         before = self.memory()
         for _ in range(20):
             time.sleep(3)
             now = self.memory()
-            if abs(now[0] - before[0]) < before[0] / 100:
+            total, total_before = (sum(rss for rss, _ in one.values()) for one in (now, before))
+            if abs(total - total_before) < total_before / 100:
                 return now
             before = now
         return before
