@@ -29,6 +29,7 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=20_000.0, help="readings a second")
     parser.add_argument("--tags", type=int, default=320)
     parser.add_argument("--shards", type=int, default=2)
+    parser.add_argument("--snapshot", type=int, default=50_000, help="readings between a shard's snapshots")
     parser.add_argument("--plant", choices=PLANTS, default="")
     parser.add_argument("--out", type=Path, help="file for the summary as JSON")
     parser.add_argument("--keep", type=Path, help="folder to keep everything in")
@@ -37,7 +38,7 @@ def main() -> int:
         folder = options.keep or Path(tempfile.mkdtemp(prefix="waybill-faults-"))
         folder.mkdir(parents=True, exist_ok=True)
         server = None
-        settings: dict[str, object] = {"shards": options.shards, "owner_timeout_s": 90.0}
+        settings: dict[str, object] = {"shards": options.shards, "owner_timeout_s": 90.0, "snapshot_readings": options.snapshot}
         if not options.keep:
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
         if options.database == "postgresql":

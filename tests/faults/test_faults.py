@@ -56,7 +56,8 @@ def disturbed(
         folder = tmp_path_factory.mktemp("faults")
         traps = Traps(folder / "traps", create=True)
         server: PostgreSQL | None = request.getfixturevalue("server") if database == "postgresql" else None
-        given: dict[str, object] = {"owner_timeout_s": 90.0}  # a frozen owner is to be thawed, not ended by the supervisor
+        given: dict[str, object] = {"owner_timeout_s": 90.0, "snapshot_readings": 1_500}
+        # (a frozen owner is to be thawed, not ended by the supervisor)
         if server is not None:
             given["database_url"] = server.new_database()
         with contextlib.ExitStack() as stack:
