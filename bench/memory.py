@@ -18,7 +18,7 @@ FEW = 1_000
 
 
 def _measure(tags: int) -> dict[str, tuple[int, int]]:
-    """(RSS, PSS) by kind of process of a system whose tags all ride on shipments and have sent readings; it is asked when nothing is going on."""
+    """(RSS, PSS) by kind of process of a system whose tags all ride on shipments and have sent readings, when nothing goes on."""
     minutes = max(MINUTES, -(-READINGS // tags))
     work = replace(new_workload(tags, minutes, 8), tags_per_shipment=min(PER_SHIPMENT, tags))
     with started(work, ring_bytes=1 << 20) as system:
@@ -43,6 +43,7 @@ def per_tag(quick: bool) -> dict[str, Any]:
     row = {
         "label": f"memory of a tag: (RSS at {many:,} tags - at {FEW:,}) / {many - FEW:,}", "unit": "bytes", "repeats": rss,
         "median": median(rss),
-        "least": min(rss), "most": max(rss), "pss_median": median(pss), "rss_at_few": _sum(few, 0), "rss_at_many": _sum(most, 0), "rss_by_process": by_process,
+        "least": min(rss), "most": max(rss), "pss_median": median(pss),
+        "rss_at_few": _sum(few, 0), "rss_at_many": _sum(most, 0), "rss_by_process": by_process,
     }  # fmt: skip
     return {"rows": [row], "tags": many, "clients": 0}

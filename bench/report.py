@@ -111,7 +111,8 @@ Made by `make bench`; the raw results are in `bench/results/`. Clients, senders 
 SQLite {machine["sqlite"]}; {versions}.
 Measured {" to ".join(dict.fromkeys((dates[0], dates[-1])))}. Load average of the machine just before
 each: {loads}.
-A load above 1 means that others used the cores too, and that the figure is a lower bound; compare ratios then.
+A load well above 0 means that others used the cores too: figures are then lower bounds, and since the measurements run one
+after the other under different loads, the ratios between them are rough.
 
 {table(results)}
 
