@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,11 +94,12 @@ class Compactor:
             known = quarantine.known(connection, self.shard)
             mine = (BATCH.c.shard == self.shard) & BATCH.c.sequence.between(before + 1, last) & (BATCH.c.kind == "readings")
             query = select(BATCH).where(mine).order_by(BATCH.c.sequence)
-            for row in connection.execution_options(yield_per=32).execute(query):
-                head, part = self._entry(row, row.sequence in known.entries)
-                heads.append(head)
-                if part is not None and len(part):
-                    parts.append(part)
+            with closing(connection.execution_options(yield_per=32).execute(query)) as found:
+                for row in found:
+                    head, part = self._entry(row, row.sequence in known.entries)
+                    heads.append(head)
+                    if part is not None and len(part):
+                        parts.append(part)
         segment = None
         if parts:
             whole = pages.by_tag(pages.concatenate(parts), self._scratch)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 
 import numpy as np
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Connection, Engine, bindparam, select
 
 from actors.journal import pages, quarantine, rows, segments
 from actors.journal.pages import Rows
@@ -16,6 +17,13 @@ from actors.rules import codec
 from actors.rules.readings import ACCEPTED, I4, Batch
 
 BATCH = rows.table_of(JournalBatch)
+
+_UNSORTED = (
+    select(BATCH.c.sequence, BATCH.c.min_sensed_us, BATCH.c.max_sensed_us, BATCH.c.readings, BATCH.c.blob)
+    .where((BATCH.c.shard == bindparam("its_shard")) & BATCH.c.sequence.between(bindparam("first"), bindparam("last")))
+    .where((BATCH.c.max_sensed_us >= bindparam("low")) & (BATCH.c.min_sensed_us < bindparam("high")))
+    .order_by(BATCH.c.sequence)
+)
 
 BATCHES_AT_ONCE = 32
 """So many blobs are held in memory at a time."""
@@ -70,21 +78,17 @@ def _entries(
     connection: Connection, shard: int, from_us: int, until_us: int, after: int, before_sequence: int | None, known: Known
 ) -> Iterator[Rows]:
     """The entries that are not sorted yet and may hold readings of that time, in journal order."""
-    query = (
-        select(BATCH.c.sequence, BATCH.c.min_sensed_us, BATCH.c.max_sensed_us, BATCH.c.readings, BATCH.c.blob)
-        .where((BATCH.c.shard == shard) & (BATCH.c.sequence > after))
-        .where((BATCH.c.max_sensed_us >= from_us) & (BATCH.c.min_sensed_us < until_us))
-        .order_by(BATCH.c.sequence)
-    )
-    if before_sequence is not None:
-        query = query.where(BATCH.c.sequence < before_sequence)
-    for row in connection.execution_options(yield_per=BATCHES_AT_ONCE).execute(query):
-        if row.sequence in known.entries:
-            continue
-        try:
-            entry = codec.decode(row.blob)
-        except codec.DamagedBatch as error:
-            raise quarantine.damaged_entry(
-                shard, row.sequence, row.min_sensed_us, row.max_sensed_us, row.readings, row.blob, str(error)
-            ) from error
-        yield pages.of_entry(entry.batch, row.sequence, entry.status)
+    last = segments.MOST if before_sequence is None else before_sequence - 1
+    asked = {"its_shard": shard, "first": after + 1, "last": last, "low": from_us, "high": until_us}
+    # Closed whatever happens: on SQLite an open cursor would keep its connection at this state of the database.
+    with closing(connection.execution_options(yield_per=BATCHES_AT_ONCE).execute(_UNSORTED, asked)) as found:
+        for row in found:
+            if row.sequence in known.entries:
+                continue
+            try:
+                entry = codec.decode(row.blob)
+            except codec.DamagedBatch as error:
+                raise quarantine.damaged_entry(
+                    shard, row.sequence, row.min_sensed_us, row.max_sensed_us, row.readings, row.blob, str(error)
+                ) from error
+            yield pages.of_entry(entry.batch, row.sequence, entry.status)

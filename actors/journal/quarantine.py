@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 
 from actors.journal import rows
 from actors.journal.prepared import EventDraft, PreparedCommit
@@ -18,10 +18,11 @@ from actors.journal.tables import Quarantine
 
 log = logging.getLogger("waybill.quarantine")
 
+QUARANTINE = rows.table_of(Quarantine)
+_KNOWN = select(QUARANTINE.c.kind, QUARANTINE.c.number, QUARANTINE.c.page).where(QUARANTINE.c.shard == bindparam("its_shard"))
+
 ENTRY, PAGE, ENTRIES = "entry", "page", "entries"
 TIMEOUT_S = 60.0
-
-QUARANTINE = rows.table_of(Quarantine)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,11 @@ class DamagedJournal(Exception):
         self.from_us, self.until_us, self.readings, self.blob, self.why = from_us, until_us, readings, bytes(blob), why
 
     @property
+    def place(self) -> tuple[str, int, int]:
+        """What is damaged: kind, number, page."""
+        return self.kind, self.number, self.page
+
+    @property
     def sequence(self) -> int:
         """The journal entry, where it is one."""
         return self.number
@@ -63,7 +69,7 @@ def damaged_entry(
 
 def known(connection: Connection, shard: int) -> Known:
     """What of a shard is in quarantine, in this transaction's state of the database."""
-    found = connection.execute(select(QUARANTINE.c.kind, QUARANTINE.c.number, QUARANTINE.c.page).where(QUARANTINE.c.shard == shard)).all()
+    found = connection.execute(_KNOWN, {"its_shard": shard}).all()
     return Known(
         frozenset(row.number for row in found if row.kind == ENTRY),
         frozenset((row.number, row.page) for row in found if row.kind == PAGE),

@@ -44,11 +44,19 @@ class TagReads:
     def history(self, tags: list[int], from_us: int, until_us: int) -> tuple[I4, Batch]:
         """Accepted readings of the tags, in journal order: (position in `tags`, rows)."""
         self.settled()
+        met: set[tuple[str, int, int]] = set()
         while True:
             try:
                 return history.read(self.engine, self.shard, tags, from_us, until_us, before_sequence=self.until_sequence)
             except DamagedJournal as damage:
-                self.damaged(damage)
+                self._leave_out(damage, met)
+
+    def _leave_out(self, damage: DamagedJournal, met: set[tuple[str, int, int]]) -> None:
+        """Record what was met; a second time it must not be met."""
+        if damage.place in met:
+            raise damage
+        met.add(damage.place)
+        self.damaged(damage)
 
     def custodies(self, tag_id: str) -> list[Custody]:
         """A tag's custodies by start."""
@@ -133,13 +141,14 @@ class TagReads:
 
     def journal_after(self, sequence: int) -> Iterator[JournalBatch]:
         """The entries of this shard's journal after one, in order, sorted or not; what is in quarantine without its body."""
+        met: set[tuple[str, int, int]] = set()
         while True:
             try:
                 for entry in segments.entries(self.engine, self.shard, sequence):
                     yield entry
                     sequence = entry.sequence
             except DamagedJournal as damage:
-                self.damaged(damage)
+                self._leave_out(damage, met)
             else:
                 return
 

@@ -30,6 +30,19 @@ log = logging.getLogger("waybill.segments")
 OWNER, BATCH = rows.table_of(ShardOwner), rows.table_of(JournalBatch)
 SEGMENT, PAGE, ENTRIES = rows.table_of(Segment), rows.table_of(SegmentPage), rows.table_of(SortedEntries)
 
+# Statements are made once: building one costs more than running it.
+_SHARD: Any = bindparam("its_shard")
+_SORTED_TO = select(OWNER.c.sorted_sequence).where(OWNER.c.shard == _SHARD)
+_MY_PAGES = select(PAGE.c.page, PAGE.c.blob).where((PAGE.c.shard == _SHARD) & (PAGE.c.segment == bindparam("its_segment")))
+_PAGES_BETWEEN = _MY_PAGES.where(PAGE.c.page.between(bindparam("low"), bindparam("high"))).order_by(PAGE.c.page)
+_PAGES_OF = _MY_PAGES.where(PAGE.c.page.in_(bindparam("some", expanding=True))).order_by(PAGE.c.page)
+_SEGMENTS_OF_TIME = (
+    select(SEGMENT)
+    .where((SEGMENT.c.shard == _SHARD) & (SEGMENT.c.max_sensed_us >= bindparam("low")) & (SEGMENT.c.min_sensed_us < bindparam("high")))
+    .order_by(SEGMENT.c.first_sequence)
+)
+
+PAGES_AT_ONCE = 64
 ENTRIES_AT_ONCE = 64
 READINGS_AT_ONCE = 2_000_000
 """So many readings are held at a time when entries are made again; each such portion passes over its segments once."""
@@ -115,7 +128,7 @@ def unpack_heads(blob: bytes) -> list[Head]:
 
 def sorted_sequence(connection: Connection, shard: int) -> int:
     """Readings up to this entry are in segments."""
-    return connection.execute(select(OWNER.c.sorted_sequence).where(OWNER.c.shard == shard)).scalar() or 0
+    return connection.execute(_SORTED_TO, {"its_shard": shard}).scalar() or 0
 
 
 def directory(connection: Connection, segment: Row[Any]) -> Directory:
@@ -136,11 +149,15 @@ def directory(connection: Connection, segment: Row[Any]) -> Directory:
 
 def read_pages(connection: Connection, segment: Row[Any], numbers: Sequence[int], known: Known) -> Iterator[Rows]:
     """Pages of a segment in order, without those in quarantine. Raises DamagedJournal."""
-    for some in rows.chunks([number for number in numbers if (segment.number, number) not in known.pages]):
-        mine = (PAGE.c.shard == segment.shard) & (PAGE.c.segment == segment.number)
-        inside = PAGE.c.page.between(some[0], some[-1]) if some[-1] - some[0] + 1 == len(some) else PAGE.c.page.in_(some)
+    wanted = [number for number in numbers if (segment.number, number) not in known.pages]
+    for some in (wanted[start : start + PAGES_AT_ONCE] for start in range(0, len(wanted), PAGES_AT_ONCE)):
+        mine = {"its_shard": segment.shard, "its_segment": segment.number}
+        if some[-1] - some[0] + 1 == len(some):
+            found = connection.execute(_PAGES_BETWEEN, {**mine, "low": some[0], "high": some[-1]}).all()
+        else:
+            found = connection.execute(_PAGES_OF, {**mine, "some": some}).all()
         at = 0
-        for row in connection.execute(select(PAGE.c.page, PAGE.c.blob).where(mine & inside).order_by(PAGE.c.page)):
+        for row in found:
             if row.page != some[at]:
                 break
             at += 1
@@ -166,8 +183,8 @@ def read_tags(
     connection: Connection, shard: int, tags: npt.NDArray[np.integer[Any]], from_us: int, until_us: int, known: Known
 ) -> Iterator[Rows]:
     """Pages that may hold readings of these tags (ascending) and times, by segment."""
-    query = select(SEGMENT).where((SEGMENT.c.shard == shard) & (SEGMENT.c.max_sensed_us >= from_us) & (SEGMENT.c.min_sensed_us < until_us))
-    for segment in connection.execute(query.order_by(SEGMENT.c.first_sequence)).all():
+    times = {"its_shard": shard, "low": from_us, "high": until_us}
+    for segment in connection.execute(_SEGMENTS_OF_TIME, times).all():
         yield from read_pages(connection, segment, directory(connection, segment).pages_of(tags, from_us, until_us).tolist(), known)
 
 
@@ -210,7 +227,7 @@ def _committed(connection: Connection, shard: int, position: int) -> list[Journa
     mine = (BATCH.c.shard == shard) & (BATCH.c.sequence > position)
     query = select(BATCH).where(mine).order_by(BATCH.c.sequence).limit(ENTRIES_AT_ONCE)
     found: list[JournalBatch] = []
-    for row in connection.execute(query).mappings():
+    for row in connection.execute(query).mappings().all():
         if found and row["sequence"] != found[-1].sequence + 1:
             break
         found.append(rows.record(JournalBatch, dict(row)))
@@ -243,8 +260,8 @@ def _sorted(connection: Connection, shard: int, position: int, upto: int, known:
     ticks between."""
     heads: list[Head] = []
     end, count = position, 0
-    query = select(ENTRIES).where((ENTRIES.c.shard == shard) & (ENTRIES.c.last_sequence > position)).order_by(ENTRIES.c.first_sequence)
-    for row in connection.execute(query):
+    query = select(ENTRIES).where((ENTRIES.c.shard == shard) & (ENTRIES.c.last_sequence > position))
+    for row in connection.execute(query.order_by(ENTRIES.c.first_sequence).limit(ENTRIES_AT_ONCE)).all():
         if row.first_sequence > end + 1 and end > position:
             break
         if row.first_sequence in known.heads:
