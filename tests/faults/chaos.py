@@ -297,7 +297,7 @@ class Chaos:
         if not self.wait_until(renewed, RECOVER_S, 0.02):
             cycle.outage_s = RECOVER_S
             return
-        since_ns = max(begun_ns + STALE_NS, time.monotonic_ns() - STALE_NS)
+        since_ns = max(begun_ns + STALE_NS, time.monotonic_ns())
         done: dict[int, float] = {}
 
         def again() -> bool:

@@ -112,7 +112,7 @@ def test_every_kind_of_fault_met_unacknowledged_readings_and_was_survived(report
 
 
 def test_a_planted_acknowledgement_before_the_commit_is_caught(disturbed: Callable[..., Report]) -> None:
-    report = disturbed("sqlite", ["both", "both"], plant="acknowledge-before-commit")
+    report = disturbed("sqlite", ["both"], plant="acknowledge-before-commit")
     assert report.verdict.lost > 0, report.text()
 
 
