@@ -107,8 +107,8 @@ class Reads(Protocol):
         """Sums of this shard's closed custodies on a carrier."""
         ...
 
-    def lots(self, carrier: str, handling_unit_id: str | None) -> list[str]:
-        """The lots that ride on a carrier, or on one of its handling units."""
+    def lots(self, carriers: list[str]) -> dict[tuple[str, str], list[str]]:
+        """The lots on some carriers, sorted, by (carrier, handling unit)."""
         ...
 
 

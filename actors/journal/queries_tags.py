@@ -121,17 +121,19 @@ class TagReads:
             mine = (col(Exposure.carrier) == carrier) & (col(Custody.shard) == self.shard) & (col(Custody.retracted).is_(False))
             return [(row[0], row[1]) for row in session.execute(query.where(mine)).all()]
 
-    def lots(self, carrier: str, handling_unit_id: str | None) -> list[str]:
-        """The lots that ride on a carrier, or on one of its handling units, sorted."""
+    def lots(self, carriers: list[str]) -> dict[tuple[str, str], list[str]]:
+        """The lots on some carriers, sorted, by (carrier, handling unit)."""
+        query = (
+            select_columns(col(HandlingUnit.carrier), col(HandlingUnit.handling_unit_id), col(HandlingUnitLot.lot_id))
+            .join(HandlingUnitLot, col(HandlingUnit.handling_unit_id) == col(HandlingUnitLot.handling_unit_id))
+            .order_by(col(HandlingUnitLot.lot_id))
+        )
+        found: dict[tuple[str, str], list[str]] = {}
         with Session(self.engine) as session:
-            query = select_columns(col(HandlingUnitLot.lot_id)).distinct()
-            if handling_unit_id is not None:
-                query = query.where(col(HandlingUnitLot.handling_unit_id) == handling_unit_id)
-            else:
-                query = query.join(HandlingUnit, col(HandlingUnit.handling_unit_id) == col(HandlingUnitLot.handling_unit_id)).where(
-                    col(HandlingUnit.carrier) == carrier
-                )
-            return sorted(session.execute(query).scalars().all())
+            for start in range(0, len(carriers), 500):
+                for carrier, unit, lot in session.execute(query.where(col(HandlingUnit.carrier).in_(carriers[start : start + 500]))).all():
+                    found.setdefault((carrier, unit), []).append(lot)
+        return found
 
     def mail(self, limit: int = 100) -> list[Mailbox]:
         """What waits in this shard's mailbox, oldest first."""

@@ -6,7 +6,7 @@ profile cost one row. Rows are never changed once made: a new plan gets new rows
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -32,14 +32,13 @@ class TrackSpec:
 
 @dataclass(slots=True)
 class Carrier:
-    """A carrier as the shard knows it. `tags`: the local indices of the tags in its open custody here."""
+    """A carrier as the shard knows it."""
 
     name: str
     plan: Plan
     tracks: list[TrackSpec]
     fences: list[PlannedFence]
     fence_rows: list[int]
-    tags: set[int] = field(default_factory=set)
 
     @property
     def judged_key(self) -> tuple[Any, ...]:
@@ -65,13 +64,11 @@ class Rulebook:
         self._window_slices: dict[tuple[tuple[int, int, int], ...], int] = {}
 
     def put(self, plan: Plan) -> Carrier:
-        """The carrier of `plan`, with that plan from now on; its tags stay. An older revision than the known one is ignored."""
+        """The carrier of `plan`, with that plan from now on. An older revision than the known one is ignored."""
         known = self.carriers.get(plan.carrier)
         if known is not None and known.plan.revision >= plan.revision:
             return known
         made = self._carrier(plan)
-        if known is not None:
-            made.tags = known.tags
         self.carriers[plan.carrier] = made
         return made
 

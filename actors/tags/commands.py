@@ -22,7 +22,7 @@ from actors.rules.plan import OPEN, Plan
 from actors.rules.quality import QualitySettings, validate
 from actors.tags import past
 from actors.tags.changes import Changes
-from actors.tags.head import OpenCustody
+from actors.tags.custodies import OpenCustody
 from actors.tags.stated import StatedExcursion, StatedVisit
 
 if TYPE_CHECKING:
@@ -373,10 +373,10 @@ def _replan(tags: SensorTags, plan: Plan, changes: Changes) -> None:
     carrier = head.rulebook.put(plan)
     if known is None or carrier.judged_key == before:
         return
-    for tag in sorted(carrier.tags):
+    for tag in head.custodies.on(plan.carrier):
         custody = head.unbind(tag)
         head.bind(custody, carrier)
-    for tag in sorted(carrier.tags):
+    for tag in head.custodies.on(plan.carrier):
         if int(head.tags[tag]["newest_us"]) >= head.custodies[tag].from_us or head.excursions.get(tag) or head.stated_visits.get(tag):
             tags.judge_open(tag, "profile", changes)
 

@@ -7,7 +7,6 @@ them on; late ones are judged in `late.py`, and the difference to what was state
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from actors.rules.readings import ACCURACY, FOREVER_US, I4, I8, LATITUDE, LONGIT
 from actors.tags.carriers import Carrier, Rulebook
 from actors.tags.changes import Changes
 from actors.tags.columns import MIN_US, SPECIAL_MKT, SPECIAL_QUALITY, RowPool, empty_tags, fresh_tags, grown
+from actors.tags.custodies import Custodies, OpenCustody
 from actors.tags.ring import Ring
 from actors.tags.stated import (
     StatedExcursion,
@@ -27,18 +27,6 @@ from actors.tags.stated import (
     match_visits,
     take_facts,
 )
-
-
-@dataclass(slots=True)
-class OpenCustody:
-    """A custody that has no end yet. `prior_us`: time in violation by limit id in the tag's earlier custodies on the same carrier."""
-
-    custody_id: int
-    tag: int
-    carrier: str
-    handling_unit: str
-    from_us: int
-    prior_us: dict[str, int]
 
 
 def block_index(first: npt.NDArray[Any], count: npt.NDArray[Any]) -> I8:
@@ -72,7 +60,7 @@ class Head:
         self.visit_tag = np.zeros(64, np.int32)
         self.old_tracks = RowPool(exposure.TRACK)  # the checkpoints
         self.old_visits = RowPool(geofence.VISIT)
-        self.custodies: dict[int, OpenCustody] = {}  # by tag
+        self.custodies = Custodies()
         self.excursions: dict[int, list[StatedExcursion]] = {}
         self.stated_visits: dict[int, list[StatedVisit]] = {}
 
@@ -93,8 +81,7 @@ class Head:
     def bind(self, custody: OpenCustody, carrier: Carrier) -> None:
         """The tag rides on `carrier` from now on: fresh tracks and visits that have seen nothing."""
         tag = custody.tag
-        self.custodies[tag] = custody
-        carrier.tags.add(tag)
+        self.custodies.put(custody)
         tracks, visits = self.fresh_rows(custody, carrier, FOREVER_US)
         self.first[tag], self.count[tag] = self.tracks.take(len(tracks)), len(tracks)
         self.visit_first[tag], self.visit_count[tag] = self.visits.take(len(visits)), len(visits)
@@ -115,8 +102,6 @@ class Head:
     def unbind(self, tag: int) -> OpenCustody:
         """The tag rides nowhere from now on; its rows are given back. What it stated is the caller's to keep."""
         custody = self.custodies.pop(tag)
-        carrier = self.rulebook.carriers[custody.carrier]
-        carrier.tags.discard(tag)
         row = self.tags[tag]
         self.tracks.give(int(self.first[tag]), int(self.count[tag]))
         self.visits.give(int(self.visit_first[tag]), int(self.visit_count[tag]))

@@ -120,7 +120,10 @@ class Checkpoints:
             self._revise(one, cause, changes)
 
     def secure(self) -> None:
-        """Move checkpoints on before the readings after them leave the ring: a few tags at a time, all of them in half a turn."""
+        """Give tags their first checkpoint before their readings leave the ring: a few tags at a time, all of them in half a turn.
+
+        Later ones come with late readings, from the ring or, where a tag had none for a whole turn, from the journal.
+        """
         head, ring = self.head, self.head.ring
         step = max(ring.capacity // (2 * SLICES), 1)
         now = int(ring.head[0])
@@ -138,15 +141,12 @@ class Checkpoints:
         head, ring = self.head, self.head.ring
         rows = head.tags[tags]
         rides = (head.count[tags] + head.visit_count[tags]) > 0
-        tags = tags[
-            rides & (rows["special"] == 0) & (rows["newest_us"] > rows["checkpoint_us"]) & (rows["newest_us"] >= rows["custody_from_us"])
-        ]
+        tags = tags[rides & (rows["special"] == 0) & (rows["checkpoint_us"] == MIN_US) & (rows["newest_us"] >= rows["custody_from_us"])]
         if not len(tags):
             return
         rows = head.tags[tags]
-        use = rows["checkpoint_us"] > MIN_US
-        from_us = np.where(use, rows["checkpoint_us"] + 1, rows["custody_from_us"])
-        position, slots, complete = rows_of(ring, rows, from_us, np.full(len(tags), FOREVER_US, np.int64))
+        use = np.zeros(len(tags), np.bool_)
+        position, slots, complete = rows_of(ring, rows, rows["custody_from_us"], np.full(len(tags), FOREVER_US, np.int64))
         whole = np.flatnonzero(complete)
         if not len(whole):
             return

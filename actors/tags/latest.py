@@ -16,9 +16,7 @@ from actors.tags.ring import FUTURE, Ring
 
 
 @nb.njit(cache=True, nogil=True)
-def _note(
-    begin: int, end: int, capacity: int, tag: I4, mark: U1, sensed_us: I8, values: F8, rows: I8, newest_us: I8, newest: F8
-) -> None:
+def _note(begin: int, end: int, capacity: int, tag: I4, mark: U1, sensed_us: I8, values: F8, rows: I8, newest_us: I8, newest: F8) -> None:
     """Ring rows begin … end - 1; rows[k]: where the ring's k-th column is kept. Of equal sensed times the later arrival stands."""
     for number in range(begin, end):
         slot = number % capacity

@@ -18,7 +18,7 @@ from actors.rules.readings import FOREVER_US
 from actors.tags import whole
 from actors.tags.carriers import Carrier
 from actors.tags.changes import Changes
-from actors.tags.head import OpenCustody
+from actors.tags.custodies import OpenCustody
 from actors.tags.stated import StatedExcursion, StatedVisit, match_excursions, match_visits, take_facts
 
 if TYPE_CHECKING:
@@ -60,7 +60,9 @@ def take_prior(tags: SensorTags, tag: int, cause: str, changes: Changes) -> None
     """The tag's open custody goes on from other sums of its earlier custodies: `tags.priors`, which is journaled for the replay."""
     prior_us = tags.priors.get(tag)
     if prior_us is not None:
-        tags.head.custodies[tag].prior_us = prior_us
+        custody = tags.head.custodies[tag]
+        custody.prior_us = prior_us
+        tags.head.custodies.put(custody)
         tags.judge_open(tag, cause, changes)
 
 

@@ -67,7 +67,7 @@ def exposure_of(tags: SensorTags, arguments: Arguments) -> list[dict[str, Any]]:
     name = str(arguments["carrier"])
     carrier = tags.head.rulebook.carriers.get(name)
     found = []
-    for tag in sorted(carrier.tags) if carrier is not None else ():
+    for tag in tags.head.custodies.on(name) if carrier is not None else ():
         custody = tags.head.custodies[tag]
         first, count = int(tags.head.first[tag]), int(tags.head.count[tag])
         assert carrier is not None
@@ -105,7 +105,7 @@ def open_runs(tags: SensorTags, arguments: Arguments) -> list[dict[str, Any]]:
     name = str(arguments["carrier"])
     carrier = tags.head.rulebook.carriers.get(name)
     found = []
-    for tag in sorted(carrier.tags) if carrier is not None else ():
+    for tag in tags.head.custodies.on(name) if carrier is not None else ():
         assert carrier is not None
         by_start = {}
         first, count = int(tags.head.first[tag]), int(tags.head.count[tag])

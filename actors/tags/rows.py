@@ -30,15 +30,16 @@ def fill(commit: PreparedCommit, tags: SensorTags, changes: Changes, now_us: int
     if changes.new_tags:
         columns = values(record(Tag, {"tag_id": "", "shard": tags.shard, "local_index": 0, "created_us": now_us, "updated_us": now_us}))
         commit.bulk_upserts.append((Tag, [{**columns, "tag_id": tags.ids[at], "local_index": at} for at in changes.new_tags]))
+    lots = tags.reads.lots(sorted({one.carrier for one in changes.excursions.values()})) if changes.excursions else {}
     for excursion in changes.excursions.values():
         if excursion.stated.revision > 1 or not excursion.stated.retracted:
-            commit.excursions.append(excursion_row(tags, excursion, now_us))
+            commit.excursions.append(excursion_row(tags, excursion, lots, now_us))
     for visit in changes.visits.values():
         if visit.stated.revision > 1 or not visit.stated.retracted:
             _put_visit(commit, tags, visit, now_us)
 
 
-def excursion_row(tags: SensorTags, revised: RevisedExcursion, now_us: int) -> Excursion:
+def excursion_row(tags: SensorTags, revised: RevisedExcursion, lots: dict[tuple[str, str], list[str]], now_us: int) -> Excursion:
     """A revision as a record."""
     stated = revised.stated
     carrier = past.carrier_of(tags, revised.carrier)
@@ -66,7 +67,7 @@ def excursion_row(tags: SensorTags, revised: RevisedExcursion, now_us: int) -> E
             "carrier": revised.carrier,
             "custody_id": stated.custody_id,
             "handling_unit_id": revised.handling_unit or None,
-            "lots": tags.reads.lots(revised.carrier, revised.handling_unit or None),
+            "lots": touched_lots(lots, revised),
             "limit_id": stated.limit_id,
             "started_us": stated.started_us,
             "triggered_us": stated.triggered_us,
@@ -82,6 +83,13 @@ def excursion_row(tags: SensorTags, revised: RevisedExcursion, now_us: int) -> E
             **facts,
         },
     )
+
+
+def touched_lots(lots: dict[tuple[str, str], list[str]], revised: RevisedExcursion) -> list[str]:
+    """The lots that an excursion touched: those of the tag's handling unit, or of the whole carrier."""
+    if revised.handling_unit:
+        return lots.get((revised.carrier, revised.handling_unit), [])
+    return sorted({lot for (carrier, _), some in lots.items() if carrier == revised.carrier for lot in some})
 
 
 def _put_visit(commit: PreparedCommit, tags: SensorTags, revised: RevisedVisit, now_us: int) -> None:

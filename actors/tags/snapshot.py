@@ -5,15 +5,12 @@ from __future__ import annotations
 import pickle
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from actors.tags.columns import MIN_US, fresh_tags, grown
-from actors.tags.head import Head
+from actors.tags.columns import fresh_tags, grown
 
 if TYPE_CHECKING:
     from actors.sensor_tag import SensorTags
 
-SNAPSHOT_VERSION = 2
+SNAPSHOT_VERSION = 3
 """Of the layout of `dump`; another one is not read, the journal is folded instead."""
 
 
@@ -46,24 +43,6 @@ def dump(tags: SensorTags) -> bytes:
     return pickle.dumps(state, protocol=5)
 
 
-def _keep_checkpoints(head: Head) -> None:
-    """The ring is empty: a tag without a checkpoint gets its present state as one, so that later readings need not go further back."""
-    rows = head.tags[: head.size]
-    rides = (head.count + head.visit_count)[: head.size] > 0
-    for tag in np.flatnonzero(
-        rides & (rows["special"] == 0) & (rows["checkpoint_us"] == MIN_US) & (rows["newest_us"] >= rows["custody_from_us"])
-    ).tolist():
-        row = head.tags[tag]
-        tracks, visits = int(head.count[tag]), int(head.visit_count[tag])
-        to, since = head.old_tracks.take(tracks), int(head.first[tag])
-        head.old_tracks.rows[to : to + tracks] = head.tracks.rows[since : since + tracks]
-        row["checkpoint_tracks"] = to
-        to, since = head.old_visits.take(visits), int(head.visit_first[tag])
-        head.old_visits.rows[to : to + visits] = head.visits.rows[since : since + visits]
-        row["checkpoint_visits"] = to
-        row["checkpoint_us"] = row["newest_us"]
-
-
 def restore(tags: SensorTags, data: bytes) -> None:
     """Back from `dump`. Raises ValueError for a snapshot of another version: the journal is folded from its start then."""
     state = pickle.loads(data)
@@ -84,4 +63,3 @@ def restore(tags: SensorTags, data: bytes) -> None:
     head.excursions, head.stated_visits = state["excursions"], state["visits"]
     tags.ranges, tags.series, tags.quality = state["ranges"], state["series"], state["quality"]
     tags.latest, tags.held, tags.faults = state["latest"], state["held"], state["faults"]
-    _keep_checkpoints(head)

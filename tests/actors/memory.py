@@ -77,9 +77,9 @@ class MemoryJournal:
         """See TagReads."""
         return [(row, self.rows[Custody][row.custody_id]) for row in self._where(Exposure, carrier=carrier)]
 
-    def lots(self, carrier: str, handling_unit_id: str | None) -> list[str]:
+    def lots(self, carriers: list[str]) -> dict[tuple[str, str], list[str]]:
         """See Reads."""
-        return []
+        return {}
 
     def write(self, commit: PreparedCommit) -> None:
         """Keep what a commit would write."""
