@@ -21,13 +21,12 @@ import numpy as np
 import numpy.typing as npt
 from ray.exceptions import RayActorError, RayError
 
-from actors.directory import shard_of
 from actors.rules import readings
 from actors.rules.errors import DomainError, Overloaded, Unavailable
 from actors.rules.readings import Batch
 from actors.sensor_tag import Part
 from services.shards import PATIENCE_S, Backoff, Shards, meaning_of, now_us
-from services.wire import malformed
+from services.tag_ids import shards_of
 
 U1 = npt.NDArray[np.uint8]
 I8 = npt.NDArray[np.int64]
@@ -36,8 +35,6 @@ CALLS_IN_FLIGHT = 2
 """Calls to one shard at a time: one is committed while the next is judged."""
 ROUND_READINGS_MAX = 200_000
 """Readings in one round, and in one call; what waits beyond goes into the next."""
-KNOWN_IDS_MAX = 1_500_000
-"""Tag ids whose shard the door remembers; past it the memory is emptied."""
 
 
 class Outcome(NamedTuple):
@@ -63,36 +60,10 @@ class _Message:
             self.answer.set_exception(error)
 
 
-class Routes:
-    """Tag id to shard, remembered for ids that are well formed."""
-
-    def __init__(self, shards: int) -> None:
-        self._shards = shards
-        self._known: dict[str, int] = {}
-
-    def malformed(self, tag_ids: Sequence[str]) -> dict[int, str]:
-        """The rule that a tag id breaks, by its index, for those that break one."""
-        if all(map(self._known.__contains__, tag_ids)):
-            return {}
-        wrong = malformed(tag_ids)
-        if len(self._known) + len(tag_ids) > KNOWN_IDS_MAX:
-            self._known.clear()
-        self._known.update((tag_id, shard_of(tag_id, self._shards)) for i, tag_id in enumerate(tag_ids) if i not in wrong)
-        return wrong
-
-    def of(self, tag_ids: Sequence[str]) -> npt.NDArray[np.int32]:
-        """The shard of each id."""
-        try:
-            return np.fromiter(map(self._known.__getitem__, tag_ids), np.int32, len(tag_ids))
-        except KeyError:
-            return np.array([shard_of(tag_id, self._shards) for tag_id in tag_ids], np.int32)
-
-
 class Gatherer:
     """Takes decoded messages and gives their outcomes. For one event loop."""
 
     def __init__(self, shards: Shards, *, gather_s: float = 0.002, bytes_max: int = 256 << 20) -> None:
-        self.routes = Routes(shards.shards)
         self.bytes_in_flight = 0
         self.last_event_number = 0
         self._bytes_max = bytes_max
@@ -175,7 +146,7 @@ class Gatherer:
         """Send the readings of the messages to their shards' lanes."""
         try:
             ids, batch = _together(messages)
-            parts = _split(ids, batch, self.routes.of(ids))
+            parts = _split(ids, batch, shards_of(ids, len(self._lanes)))
         except Exception as error:
             for message in messages:
                 message.fail(error)

@@ -16,7 +16,8 @@ from actors.rules.readings import CODE, FOREVER_US, NOT_EVALUATED, Batch
 from services import check
 from services.backend import Backend, Context
 from services.paging import Page
-from services.wire import METRIC_OF_CODE, valid_tag_id
+from services.tag_ids import valid_tag_id
+from services.wire import METRIC_OF_CODE
 from waybill.v1 import common_pb2, tag_pb2, tag_pb2_grpc
 
 KINDS = tag_pb2.TagKind

@@ -114,12 +114,12 @@ class Telemetry(telemetry_pb2_grpc.TelemetryServiceServicer):
             return await self._ingest(request, context)
         except DomainError as error:
             return telemetry_pb2.IngestResponse(
-                batch_id=request.batch_id[: wire.TAG_ID_MAX], error=status_of(error), received_time=check.timestamp(received_us)
+                batch_id=request.batch_id[: wire.BATCH_ID_MAX], error=status_of(error), received_time=check.timestamp(received_us)
             )
 
     async def _ingest(self, request: telemetry_pb2.IngestRequest, context: Context) -> telemetry_pb2.IngestResponse:
         received_us = now_us()
-        decoded = wire.decode(request, received_us, self._gatherer.routes.malformed)
+        decoded = wire.decode(request, received_us)
         status = np.full(decoded.total, REFUSED, np.uint8)
         refusals, number = decoded.refusals, 0
         if len(decoded.batch):

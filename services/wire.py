@@ -7,7 +7,7 @@ raises InvalidArgument. Columns go from protobuf to numpy through `__array__` of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from actors.rules import readings
 from actors.rules.errors import InvalidArgument
 from actors.rules.readings import COLUMNS, LATITUDE, LONGITUDE, NO_SEQUENCE, POSITION, Batch, Refusal
 from services import rows as row_reader
+from services.tag_ids import malformed
 from waybill.v1 import common_pb2, telemetry_pb2
 
 B1 = npt.NDArray[np.bool_]
@@ -27,8 +28,8 @@ READINGS_MAX = 100_000
 """Readings in a message."""
 BYTES_MAX = 8 << 20
 """Encoded size of a message."""
-TAG_ID_MAX = 64
-"""Characters of a tag id."""
+BATCH_ID_MAX = 64
+"""Characters of a batch id."""
 REFUSALS_MAX = 1_000
 """Refused readings of which the answer says why; the indexes of all are given."""
 
@@ -51,31 +52,12 @@ class Decoded:
     refusals: list[Refusal]
 
 
-def valid_tag_id(tag_id: str) -> str:
-    """The rule that a tag id breaks, "" where it breaks none."""
-    if not tag_id:
-        return "must be given"
-    if len(tag_id) > TAG_ID_MAX:
-        return f"must have at most {TAG_ID_MAX} characters, has {len(tag_id)}"
-    if not tag_id.isprintable() or tag_id != tag_id.strip():
-        return "must be printable characters without blanks at the ends"
-    return ""
-
-
-def malformed(tag_ids: Sequence[str]) -> dict[int, str]:
-    """The rule that a tag id breaks, by its index, for those that break one."""
-    return {index: rule for index, tag_id in enumerate(tag_ids) if (rule := valid_tag_id(tag_id))}
-
-
-def decode(request: telemetry_pb2.IngestRequest, received_us: int, wrong: Callable[[Sequence[str]], dict[int, str]] = malformed) -> Decoded:
-    """The readings of a message. Raises InvalidArgument where the message as a whole cannot be taken.
-
-    `wrong` says which tag ids break a rule; a door gives one that remembers the good ones.
-    """
+def decode(request: telemetry_pb2.IngestRequest, received_us: int) -> Decoded:
+    """The readings of a message. Raises InvalidArgument where the message as a whole cannot be taken."""
     if request.ByteSize() > BYTES_MAX:
         raise InvalidArgument(f"a message has at most {BYTES_MAX} bytes", value=request.ByteSize())
-    if len(request.batch_id) > TAG_ID_MAX or not (request.batch_id == "" or request.batch_id.isprintable()):
-        raise InvalidArgument("must be at most 64 printable characters", field="batch_id", value=request.batch_id)
+    if len(request.batch_id) > BATCH_ID_MAX or not (request.batch_id == "" or request.batch_id.isprintable()):
+        raise InvalidArgument(f"must be at most {BATCH_ID_MAX} printable characters", field="batch_id", value=request.batch_id)
     payload = request.WhichOneof("payload")
     if payload == "rows":
         ids, batch, present, unknown_tag = _from_rows(request.rows)
@@ -85,7 +67,7 @@ def decode(request: telemetry_pb2.IngestRequest, received_us: int, wrong: Callab
         raise InvalidArgument("rows or columns must be given", field="payload")
 
     refusals, ok = readings.check(batch, received_us, present, REFUSALS_MAX)
-    wrong_ids = wrong(ids)
+    wrong_ids = malformed(ids)
     if wrong_ids or unknown_tag is not None:
         refusals, ok = _with_wrong_tags(ids, batch, refusals, ok, wrong_ids, unknown_tag)
     if len(refusals) == 0:
