@@ -6,6 +6,7 @@ profile cost one row. Rows are never changed once made: a new plan gets new rows
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ from actors.rules.profiles import Limit
 from actors.tags.columns import grown
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class TrackSpec:
     """One limit id of a carrier: its slice of the window table, its metric and mode."""
 
@@ -37,7 +38,7 @@ class Carrier:
     name: str
     plan: Plan
     tracks: list[TrackSpec]
-    fences: list[PlannedFence]
+    fences: tuple[PlannedFence, ...]
     fence_rows: list[int]
 
     @property
@@ -62,15 +63,23 @@ class Rulebook:
         self.carriers: dict[str, Carrier] = {}
         self._limit_rows: dict[tuple[Limit, int], int] = {}
         self._window_slices: dict[tuple[tuple[int, int, int], ...], int] = {}
+        self._alike: dict[Any, Any] = {}
 
     def put(self, plan: Plan) -> Carrier:
         """The carrier of `plan`, with that plan from now on. An older revision than the known one is ignored."""
         known = self.carriers.get(plan.carrier)
         if known is not None and known.plan.revision >= plan.revision:
             return known
-        made = self._carrier(plan)
+        made = self._carrier(self._sharing(plan))
+        made.tracks = self._alike.setdefault(tuple(made.tracks), made.tracks)
         self.carriers[plan.carrier] = made
         return made
+
+    def _sharing(self, plan: Plan) -> Plan:
+        """An equal plan whose limits and profiles are the very objects of the other carriers that have the same."""
+        limits = self._alike.setdefault(("limits", tuple(plan.limits.items())), plan.limits)
+        profiles = self._alike.setdefault(("profiles", plan.profiles), plan.profiles)
+        return dataclasses.replace(plan, limits=limits, profiles=profiles)
 
     def of(self, plan: Plan) -> Carrier:
         """The carrier of `plan` as `put` would make it, without keeping it: to judge a closed custody."""
@@ -90,8 +99,7 @@ class Rulebook:
             rows = tables.windows[spec.windows_start : spec.windows_start + spec.windows_count]
             start = self._window_slice(tuple((from_us, until_us, shared[limit]) for from_us, until_us, limit in rows))
             tracks.append(TrackSpec(spec.limit_id, start, spec.windows_count, spec.metric, spec.mode))
-        fences = list(plan.fences)
-        return Carrier(plan.carrier, plan, tracks, fences, [self._fence_row(fence) for fence in fences])
+        return Carrier(plan.carrier, plan, tracks, plan.fences, [self._fence_row(fence) for fence in plan.fences])
 
     def _limit_row(self, limit: Limit, max_gap_us: int) -> int:
         key = (limit, max_gap_us)
