@@ -183,10 +183,12 @@ def on_goods(old: Alert | None, ordinal: int, change: GoodsChange, now_us: int) 
         if not facts.excursions:
             return None
         key = goods_key(last.carrier, last.limit_id)
-        alert = Alert(
-            alert_id=alert_id_of(key, ordinal), key=key, ordinal=ordinal, kind="goods", carrier=last.carrier, limit_id=last.limit_id,
-            tag_id=last.tag_id, profile_id=last.profile_id, metric=last.metric, raised_us=now_us, updated_us=now_us, **told,
-        )  # fmt: skip
+        told |= {
+            "alert_id": alert_id_of(key, ordinal), "key": key, "ordinal": ordinal, "kind": "goods", "carrier": last.carrier,
+            "limit_id": last.limit_id, "tag_id": last.tag_id, "profile_id": last.profile_id, "metric": last.metric,
+            "raised_us": now_us, "updated_us": now_us,
+        }  # fmt: skip
+        alert = record(Alert, told)
         return Outcome(alert, _history(alert, "raised", now_us, cause=change.cause, excursion_id=last.excursion_id))
     if not facts.excursions:
         # The last facts stay readable: what was believed until it was withdrawn.

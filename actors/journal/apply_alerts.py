@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from operator import itemgetter
+from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, text, tuple_
+from sqlalchemy import BindParameter, Connection, Select, bindparam, func, insert, select, text, tuple_
 
 from actors.journal import rows
 from actors.journal.alerts import (
@@ -24,6 +26,7 @@ from actors.journal.alerts import (
     on_goods,
 )
 from actors.journal.prepared import AlertAction, Condition, EventDraft, PreparedCommit
+from actors.journal.rows import Model
 from actors.journal.tables import Alert, AlertHistory, Excursion, ExcursionRevision
 from actors.rules.errors import NotFound
 
@@ -32,6 +35,18 @@ EXCURSION, REVISION = rows.table_of(Excursion), rows.table_of(ExcursionRevision)
 
 UNTOLD = frozenset({"revision", "cause", "recorded_us", "alert_id", "found_late"})
 """What may differ between two revisions of an excursion without anything having changed."""
+
+_TOLD = itemgetter(*(column.name for column in EXCURSION.columns if column.name not in UNTOLD))
+_STATED = itemgetter(*Stated._fields)
+
+# Statements are made once: making one and its cache key costs more than running it.
+_SOME: BindParameter[Any] = bindparam("some", expanding=True)
+_EXCURSIONS = select(EXCURSION).where(EXCURSION.c.excursion_id.in_(_SOME))
+_STATED_OF_ALERT = select(*(EXCURSION.c[name] for name in Stated._fields)).where(EXCURSION.c.alert_id == bindparam("its_alert"))
+_ALERTS = select(ALERT).where(ALERT.c.alert_id.in_(_SOME)).order_by(ALERT.c.alert_id).with_for_update()
+_LAST = select(ALERT.c.key, func.max(ALERT.c.ordinal)).where(ALERT.c.key.in_(_SOME)).group_by(ALERT.c.key)
+_NEWEST = select(ALERT).where(tuple_(ALERT.c.key, ALERT.c.ordinal).in_(_LAST)).order_by(ALERT.c.alert_id).with_for_update()
+_INSERT_REVISION, _INSERT_HISTORY = insert(REVISION), insert(HISTORY)
 
 
 def lock_conditions(connection: Connection, commits: Sequence[PreparedCommit]) -> None:
@@ -56,56 +71,42 @@ def apply_excursions(connection: Connection, changes: Sequence[Excursion], now_u
 
     A revision that says what the one before said is left out. Revision numbers and alert ids are given here.
     """
-    before = _excursions_before(connection, {change.excursion_id for change in changes})
+    before = {one.excursion_id: one for one in _found(connection, _EXCURSIONS, Excursion, {change.excursion_id for change in changes})}
     now: dict[int, Excursion] = dict(before)
     revised: list[Excursion] = []
     for change in changes:
         old = now.get(change.excursion_id)
-        if old is not None and _same(old, change):
-            continue
-        found = {**rows.values(change), "revision": 1 if old is None else old.revision + 1, "recorded_us": now_us}
+        found = rows.values(change)
         if old is not None:
+            if _TOLD(found) == _TOLD(rows.values(old)):
+                continue
             found |= {"alert_id": old.alert_id, "found_late": old.found_late}
+        found |= {"revision": 1 if old is None else old.revision + 1, "recorded_us": now_us}
         now[change.excursion_id] = rows.record(Excursion, found)
         revised.append(now[change.excursion_id])
     if not revised:
         return [], []
     final = {one.excursion_id: one for one in revised}
-    outcomes = _goods_alerts(connection, before, list(final.values()), now_us)
-    for one in revised:
-        one.alert_id = final[one.excursion_id].alert_id
-    rows.upsert(connection, EXCURSION, [rows.values(one) for one in final.values()])
-    connection.execute(insert(REVISION), [rows.values(one) for one in revised])
-    return [_excursion_event(one) for one in revised], _save(connection, outcomes)
+    outcomes, given = _goods_alerts(connection, before, list(final.values()), now_us)
+    written = [rows.values(one) | {"alert_id": given.get(one.excursion_id)} for one in revised]
+    rows.upsert(connection, EXCURSION, list({row["excursion_id"]: row for row in written}.values()))
+    connection.execute(_INSERT_REVISION, written)
+    events = [_excursion_event(one, rows.json_ready(row)) for one, row in zip(revised, written, strict=True)]
+    return events, _save(connection, outcomes)
 
 
-def _excursions_before(connection: Connection, ids: Iterable[int]) -> dict[int, Excursion]:
-    found: dict[int, Excursion] = {}
-    for some in rows.chunks(sorted(ids)):
-        for row in connection.execute(select(EXCURSION).where(EXCURSION.c.excursion_id.in_(some))).mappings():
-            found[row["excursion_id"]] = rows.record(Excursion, dict(row))
-    return found
-
-
-def _same(old: Excursion, new: Excursion) -> bool:
-    before, after = rows.values(old), rows.values(new)
-    return all(before[name] == after[name] for name in before if name not in UNTOLD)
-
-
-def _excursion_event(one: Excursion) -> EventDraft:
+def _excursion_event(one: Excursion, body: dict[str, Any]) -> EventDraft:
     if one.state == "RETRACTED":
         kind = "excursion.retracted"
     elif one.revision == 1:
         kind = "excursion.confirmed"
     else:
         kind = "excursion.revised" if one.cause in LATE_CAUSES or one.state == "CONFIRMED" else "excursion.ended"
-    return EventDraft(kind, one.started_us, rows.json_values(one), one.carrier, one.tag_id)
+    return EventDraft(kind, one.started_us, body, one.carrier, one.tag_id)
 
 
 def _stated(one: Excursion) -> Stated:
-    return Stated(
-        one.excursion_id, one.state, one.tag_id, one.direction, one.severity, one.started_us, one.ended_us, one.extreme, one.extreme_us
-    )
+    return Stated._make(_STATED(one.__dict__))
 
 
 class _Touched:
@@ -119,10 +120,13 @@ class _Touched:
         self.late = False
 
 
-def _goods_alerts(connection: Connection, before: dict[int, Excursion], changed: list[Excursion], now_us: int) -> list[Outcome]:
-    """Decide the alerts of the changed excursions, and give each excursion its alert's id."""
+def _goods_alerts(
+    connection: Connection, before: dict[int, Excursion], changed: list[Excursion], now_us: int
+) -> tuple[list[Outcome], dict[int, str | None]]:
+    """Decide the alerts of the changed excursions; also the id of each excursion's alert, where it has one."""
     newest = _newest(connection, {goods_key(one.carrier, one.limit_id) for one in changed})
-    own = _by_id(connection, {one.alert_id for one in before.values() if one.alert_id})
+    own = {alert.alert_id: alert for alert in newest.values()}
+    own |= _by_id(connection, {one.alert_id for one in before.values() if one.alert_id and one.alert_id not in own})
     touched: dict[tuple[str, int], _Touched] = {}
 
     def touch(alert: Alert | None, key: str, ordinal: int) -> _Touched:
@@ -150,7 +154,6 @@ def _goods_alerts(connection: Connection, before: dict[int, Excursion], changed:
         group.new.append(one)
         group.late |= one.cause in LATE_CAUSES or restated
     for one in newcomers:
-        one.alert_id = None
         if one.state == "RETRACTED":
             continue
         key = goods_key(one.carrier, one.limit_id)
@@ -164,8 +167,11 @@ def _goods_alerts(connection: Connection, before: dict[int, Excursion], changed:
     return _decide(connection, touched, newest, now_us)
 
 
-def _decide(connection: Connection, touched: dict[tuple[str, int], _Touched], newest: dict[str, Alert], now_us: int) -> list[Outcome]:
+def _decide(
+    connection: Connection, touched: dict[tuple[str, int], _Touched], newest: dict[str, Alert], now_us: int
+) -> tuple[list[Outcome], dict[int, str | None]]:
     outcomes: list[Outcome] = []
+    given: dict[int, str | None] = {}
     for (key, ordinal), group in sorted(touched.items(), key=lambda pair: pair[0]):
         facts = _facts(connection, group)
         current = newest.get(key)
@@ -179,10 +185,10 @@ def _decide(connection: Connection, touched: dict[tuple[str, int], _Touched], ne
         outcome = on_goods(group.alert, ordinal, change, now_us)
         alert = outcome.alert if outcome is not None else group.alert
         for one in staying:
-            one.alert_id = alert.alert_id if alert is not None else None
+            given[one.excursion_id] = alert.alert_id if alert is not None else None
         if outcome is not None:
             outcomes.append(outcome)
-    return outcomes
+    return outcomes, given
 
 
 def _facts(connection: Connection, group: _Touched) -> Facts:
@@ -201,8 +207,7 @@ def _facts(connection: Connection, group: _Touched) -> Facts:
             break
     if carried or group.alert is None:
         return facts
-    columns = [EXCURSION.c[name] for name in Stated._fields]
-    found = connection.execute(select(*columns).where(EXCURSION.c.alert_id == group.alert.alert_id))
+    found = connection.execute(_STATED_OF_ALERT, {"its_alert": group.alert.alert_id})
     all_stated = {row[0]: Stated(*row) for row in found if row[0] not in group.gone}
     all_stated.update({one.excursion_id: _stated(one) for one in staying})
     return facts_of(all_stated.values())
@@ -246,21 +251,20 @@ def alerts_of(connection: Connection, actions: Sequence[AlertAction]) -> list[Al
 
 def _newest(connection: Connection, keys: Iterable[str]) -> dict[str, Alert]:
     """The newest alert of each condition, held for this transaction."""
-    found: dict[str, Alert] = {}
-    for some in rows.chunks(sorted(keys)):
-        last = select(ALERT.c.key, func.max(ALERT.c.ordinal)).where(ALERT.c.key.in_(some)).group_by(ALERT.c.key)
-        query = select(ALERT).where(tuple_(ALERT.c.key, ALERT.c.ordinal).in_(last)).order_by(ALERT.c.alert_id).with_for_update()
-        for row in connection.execute(query).mappings():
-            found[row["key"]] = rows.record(Alert, dict(row))
-    return found
+    return {alert.key: alert for alert in _found(connection, _NEWEST, Alert, keys)}
 
 
 def _by_id(connection: Connection, ids: Iterable[str]) -> dict[str, Alert]:
-    found: dict[str, Alert] = {}
+    return {alert.alert_id: alert for alert in _found(connection, _ALERTS, Alert, ids)}
+
+
+def _found(connection: Connection, query: Select[Any], model: type[Model], ids: Iterable[Any]) -> list[Model]:
+    """The records that a query of `some` ids finds, all columns in the table's order."""
+    names = tuple(rows.table_of(model).columns.keys())
+    found: list[Model] = []
     for some in rows.chunks(sorted(ids)):
-        query = select(ALERT).where(ALERT.c.alert_id.in_(some)).order_by(ALERT.c.alert_id).with_for_update()
-        for row in connection.execute(query).mappings():
-            found[row["alert_id"]] = rows.record(Alert, dict(row))
+        for row in connection.execute(query, {"some": some}):
+            found.append(rows.record(model, dict(zip(names, row, strict=True))))
     return found
 
 
@@ -268,5 +272,5 @@ def _save(connection: Connection, outcomes: list[Outcome]) -> list[Outcome]:
     final = {outcome.alert.alert_id: outcome.alert for outcome in outcomes}
     rows.upsert(connection, ALERT, [rows.values(alert) for alert in final.values()])
     if outcomes:
-        connection.execute(insert(HISTORY), [rows.values(outcome.history) for outcome in outcomes])
+        connection.execute(_INSERT_HISTORY, [rows.values(outcome.history) for outcome in outcomes])
     return outcomes

@@ -43,9 +43,12 @@ class Quantity(TypeDecorator[Decimal]):
         return None if value is None else Decimal(int(value)).scaleb(-QUANTITY_DECIMALS)
 
 
+_ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"), ensure_ascii=False)
+
+
 def dumps(value: Any) -> str:
     """JSON as the database keeps it: compact, and NaN refused (it is no JSON; an absent number is null)."""
-    return json.dumps(value, allow_nan=False, separators=(",", ":"), ensure_ascii=False)
+    return _ENCODER.encode(value)
 
 
 NAMES = {

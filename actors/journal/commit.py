@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 from sqlalchemy import BigInteger, Connection, bindparam, delete, func, insert, select, text, update
@@ -58,6 +59,7 @@ _MOVE_HEAD = (
 _HOLD_FENCE = select(OWNER.c.shard).where(_MINE).with_for_update(read=True)
 _HEAD = select(OWNER.c.journal_head).where(_MINE)
 _INSERT_BATCH = insert(BATCH)
+_COUNT_ON = update(COUNTER).values(number=COUNTER.c.number + bindparam("more", type_=BigInteger)).returning(COUNTER.c.number)
 
 
 class _AlreadyDone(Exception):
@@ -255,7 +257,7 @@ def _number(connection: Connection, events: list[dict[str, Any]], numbered: Iter
         for result, _ in numbered:
             result.last_event = last
         return
-    last = connection.execute(update(COUNTER).values(number=COUNTER.c.number + len(events)).returning(COUNTER.c.number)).scalar_one()
+    last = connection.execute(_COUNT_ON, {"more": len(events)}).scalar_one()
     number = last - len(events)
     for result, count in numbered:
         if count:
@@ -267,6 +269,7 @@ def _number(connection: Connection, events: list[dict[str, Any]], numbered: Iter
     connection.execute(_insert_events(connection.dialect.name), events)
 
 
+@lru_cache
 def _insert_events(dialect: str) -> Any:
     body = "CAST(:body AS JSON)" if dialect == "postgresql" else ":body"
     names = "number, kind, at_us, recorded_us, shard, carrier, tag_id"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Table, delete, select
@@ -56,9 +56,12 @@ def table_of(model: type[SQLModel]) -> Table:
 
 
 @lru_cache(maxsize=64)
-def _names(table: Table) -> tuple[tuple[str, ...], bool]:
-    numbered = [column.name for column in table.primary_key if column.autoincrement is True or column.name == "id"]
-    return tuple(column.name for column in table.columns), bool(numbered) and table.name in ("mailbox", "outbox")
+def _names(model: type[SQLModel]) -> tuple[tuple[str, ...], Callable[[Any], Any], bool]:
+    table = table_of(model)
+    names = tuple(column.name for column in table.columns)
+    numbered = any(column.autoincrement is True or column.name == "id" for column in table.primary_key)
+    together = itemgetter(*names) if len(names) > 1 else lambda held: (held[names[0]],)
+    return names, together, numbered and table.name in ("mailbox", "outbox")
 
 
 @lru_cache(maxsize=64)
@@ -88,9 +91,12 @@ def record(model: type[Model], given: Mapping[str, Any]) -> Model:
 
 def values(row: SQLModel) -> dict[str, Any]:
     """A record as plain column values; a key that the database gives is left out while it has none."""
-    names, numbered = _names(table_of(type(row)))
+    names, together, numbered = _names(type(row))
     held = row.__dict__
-    found = {name: held.get(name) for name in names}
+    try:
+        found = dict(zip(names, together(held), strict=True))
+    except KeyError:
+        found = {name: held.get(name) for name in names}
     if numbered and found["id"] is None:
         del found["id"]
     return found
@@ -98,7 +104,12 @@ def values(row: SQLModel) -> dict[str, Any]:
 
 def json_values(row: SQLModel) -> dict[str, Any]:
     """A record as JSON-ready values: an absent number is null."""
-    return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in values(row).items()}
+    return json_ready(values(row))
+
+
+def json_ready(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Column values as JSON-ready ones: an absent number is null."""
+    return {name: None if isinstance(value, float) and value != value else value for name, value in found.items()}
 
 
 def grouped(rows: Iterable[SQLModel]) -> list[tuple[Table, list[dict[str, Any]]]]:
@@ -123,7 +134,7 @@ def upsert_statement(dialect: str, table: Table, columns: tuple[str, ...], nothi
 def upsert(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows over what is there. All rows have the same columns; of equal keys the later one stands."""
     if rows:
-        connection.execute(upsert_statement(connection.dialect.name, table, tuple(rows[0])), [dict(row) for row in rows])
+        connection.execute(upsert_statement(connection.dialect.name, table, tuple(rows[0])), list(rows))
 
 
 def insert_new(connection: Connection, table: Table, row: dict[str, Any]) -> None:
