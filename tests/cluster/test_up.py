@@ -21,6 +21,7 @@ from cluster import boot, database
 from cluster.processes import Recorded, read_record
 from cluster.settings import SettingsError, load
 from cluster.supervisor import Supervisor
+from tests.conftest import DATABASES
 
 if TYPE_CHECKING:
     from cluster.boot import Running
@@ -33,6 +34,13 @@ def wait_until(done: Callable[[], bool], what: str) -> None:
     while not done():
         assert time.monotonic() < deadline, f"{what}: not within {WAIT_S:g} s"
         time.sleep(0.1)
+
+
+@pytest.fixture(scope="module", params=DATABASES)
+def waybill(request: pytest.FixtureRequest, start_waybill: Callable[..., Running]) -> Iterator[Running]:
+    """A running Waybill of these tests' own: they kill its parts."""
+    with start_waybill(request.param) as running:
+        yield running
 
 
 @pytest.fixture
