@@ -44,6 +44,7 @@ test-faults: $(READY)
 	@$(BIN)/python -m pytest -m "faults and not long" tests/faults
 
 test-long: $(READY)
+	@$(BIN)/python -m pytest -m long --timeout=600
 	@$(BIN)/python -m tests.faults --database sqlite --seed $(SEED) --duration $(DURATION) --readings $(READINGS) --out build/faults-sqlite.json
 	@$(BIN)/python -m tests.faults --database postgresql --seed $(SEED) --duration $(DURATION) --readings $(READINGS) \
 		--out build/faults-postgresql.json

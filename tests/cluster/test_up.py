@@ -168,6 +168,7 @@ def test_ctrl_c_ends_everything(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "data" / "processes.json").read_text()) == []
 
 
+@pytest.mark.long  # a minute and a half: Ray's own time-outs
 def test_the_death_of_rays_head_restarts_everything_and_a_killed_up_is_succeeded(tmp_path: Path) -> None:
     up = Up(tmp_path)
     first = up.parts()
