@@ -116,6 +116,7 @@ def test_a_planted_acknowledgement_before_the_commit_is_caught(disturbed: Callab
     assert report.verdict.lost > 0, report.text()
 
 
+@pytest.mark.long  # whether the thawed owner has something to write is chance: some runs have nothing to catch
 def test_a_planted_commit_that_checks_no_epoch_is_caught(disturbed: Callable[..., Report]) -> None:
     report = disturbed("sqlite", ["freeze", "freeze"], plant="epoch-not-checked")
     assert report.verdict.superseded_writes > 0, report.text()
