@@ -1,0 +1,95 @@
+"""Where an archive or a result lies: a folder of this machine, or a URL that pyarrow or fsspec knows (s3://, gs://, abfs://, file://, …)."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pyarrow import fs
+
+SCHEMES = ("s3", "gs", "gcs", "hdfs", "viewfs", "file", "mock")
+"""Schemes that pyarrow's own file systems serve; anything else is fsspec's."""
+
+
+class UnknownPlace(ValueError):
+    """A location that no file system here serves."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder in some file system. Names are relative, with forward slashes."""
+
+    location: str
+    system: Any
+    root: str
+
+    @classmethod
+    def of(cls, location: str | Path) -> Place:
+        """The place of a path or URL. Raises UnknownPlace."""
+        text = str(location)
+        if "://" not in text:
+            return cls(str(Path(text).absolute()), fs.LocalFileSystem(), str(Path(text).absolute()))
+        scheme = text.partition("://")[0]
+        try:
+            if scheme in SCHEMES:
+                system, root = fs.FileSystem.from_uri(text)
+            else:
+                import fsspec  # only where it is asked for: pyarrow serves the usual ones
+
+                found, root = fsspec.core.url_to_fs(text)
+                system = fs.PyFileSystem(fs.FSSpecHandler(found))
+        except (ImportError, ValueError, OSError) as error:
+            raise UnknownPlace(f"{text}: {error}") from None
+        return cls(text.rstrip("/"), system, root.rstrip("/"))
+
+    def path(self, name: str) -> str:
+        """The path of a name within the file system."""
+        return posixpath.join(self.root, name) if name else self.root
+
+    def sub(self, name: str) -> Place:
+        """A folder below this one."""
+        return Place(f"{self.location}/{name}", self.system, self.path(name))
+
+    def create(self, name: str) -> Any:
+        """A stream that writes a new file; folders are made. It is there, whole, once the stream is closed."""
+        path = self.path(name)
+        self.system.create_dir(posixpath.dirname(path), recursive=True)
+        return self.system.open_output_stream(path)
+
+    def open(self, name: str) -> Any:
+        """A file to read at random. Raises FileNotFoundError."""
+        return self.system.open_input_file(self.path(name))
+
+    def read(self, name: str) -> bytes:
+        """The content of a file. Raises FileNotFoundError."""
+        with self.open(name) as file:
+            return bytes(file.read())
+
+    def exists(self, name: str) -> bool:
+        """Whether there is a file of this name."""
+        return bool(self.system.get_file_info(self.path(name)).type == fs.FileType.File)
+
+    def size(self, name: str) -> int | None:
+        """Bytes of a file; None where there is none."""
+        info = self.system.get_file_info(self.path(name))
+        return int(info.size) if info.type == fs.FileType.File else None
+
+    def files(self, under: str = "") -> Iterator[str]:
+        """Names of all files below a folder."""
+        selector = fs.FileSelector(self.path(under), allow_not_found=True, recursive=True)
+        for info in self.system.get_file_info(selector):
+            if info.type == fs.FileType.File:
+                yield posixpath.relpath(info.path, self.root)
+
+    def remove(self, name: str) -> None:
+        """Remove a file if it is there."""
+        if self.exists(name):
+            self.system.delete_file(self.path(name))
+
+    def remove_folder(self, name: str) -> None:
+        """Remove a folder and all in it, if it is there."""
+        if self.system.get_file_info(self.path(name)).type == fs.FileType.Directory:
+            self.system.delete_dir(self.path(name))
