@@ -17,7 +17,7 @@ from sqlalchemy import BigInteger, Connection, bindparam, delete, func, insert, 
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, StatementError
 
-from actors.journal import rows
+from actors.journal import outbox, rows
 from actors.journal.apply_alerts import alerts_of, apply_actions, apply_conditions, apply_excursions, lock_conditions
 from actors.journal.columns import dumps
 from actors.journal.prepared import AlertAction as AlertAction
@@ -34,7 +34,6 @@ from actors.journal.tables import (
     EventCounter,
     JournalBatch,
     Mailbox,
-    Outbox,
     ShardOwner,
     Snapshot,
 )
@@ -50,7 +49,7 @@ KEYS_KEPT_US = 86_400_000_000
 
 OWNER, BATCH, KEY = rows.table_of(ShardOwner), rows.table_of(JournalBatch), rows.table_of(CommitKey)
 EVENT, COUNTER, SNAPSHOT = rows.table_of(Event), rows.table_of(EventCounter), rows.table_of(Snapshot)
-MAILBOX, OUTBOX = rows.table_of(Mailbox), rows.table_of(Outbox)
+MAILBOX = rows.table_of(Mailbox)
 
 _MINE = (OWNER.c.shard == bindparam("its_shard")) & (OWNER.c.epoch == bindparam("its_epoch"))
 _MOVE_HEAD = (
@@ -205,9 +204,10 @@ def _mail(connection: Connection, commit: PreparedCommit) -> None:
         taken = connection.execute(delete(MAILBOX).where(MAILBOX.c.id.in_(done) & (MAILBOX.c.shard == commit.shard)))
         if taken.rowcount != len(done):
             raise Superseded("a message of the mailbox was applied already", field="mailbox", value=list(done))
-    for table, messages in ((MAILBOX, commit.mailbox), (OUTBOX, commit.outbox)):
-        if messages:
-            connection.execute(insert(table), [rows.values(message) for message in messages])
+    if commit.mailbox:
+        connection.execute(insert(MAILBOX), [rows.values(message) for message in commit.mailbox])
+    if commit.outbox:
+        outbox.append(connection, commit.outbox, commit.now_us)
 
 
 def _snapshot(connection: Connection, commit: PreparedCommit) -> None:

@@ -28,6 +28,19 @@ from actors.journal.tables_people import Shipment as Shipment
 from actors.journal.tables_people import Stop as Stop
 from actors.journal.tables_people import Warehouse as Warehouse
 from actors.journal.tables_people import Zone as Zone
+from actors.journal.tables_stock import BookLine as BookLine
+from actors.journal.tables_stock import BookSync as BookSync
+from actors.journal.tables_stock import Hold as Hold
+from actors.journal.tables_stock import HoldHistory as HoldHistory
+from actors.journal.tables_stock import HoldOfExcursion as HoldOfExcursion
+from actors.journal.tables_stock import Ledger as Ledger
+from actors.journal.tables_stock import Mapping as Mapping
+from actors.journal.tables_stock import Movement as Movement
+from actors.journal.tables_stock import Outbox as Outbox
+from actors.journal.tables_stock import OutboxDestination as OutboxDestination
+from actors.journal.tables_stock import Serial as Serial
+from actors.journal.tables_stock import Stock as Stock
+from actors.journal.tables_stock import StockLeg as StockLeg
 
 NO_SHARD = -1
 """The shard of a commit that stands under no fence (settings, made by the roof)."""
@@ -309,23 +322,6 @@ class Mailbox(Row, table=True):
     shard: int
     key: str  # e.g. the carrier
     posted_us: int = Field(default=0, sa_type=BigInteger)
-    body: dict[str, Any] = Field(default_factory=dict, sa_type=JSON)
-
-
-class Outbox(Row, table=True):
-    """A message to a system outside. State: WAITING, SENT, DEAD."""
-
-    __table_args__ = (Index(None, "destination", "state", "id"),)
-
-    id: int | None = Field(default=None, primary_key=True, sa_type=ROWID)
-    destination: str
-    key: str = Field(unique=True)  # idempotency key
-    kind: str = ""
-    state: str = "WAITING"
-    attempts: int = 0
-    next_us: int = Field(default=0, sa_type=BigInteger)
-    posted_us: int = Field(default=0, sa_type=BigInteger)
-    error: str = ""
     body: dict[str, Any] = Field(default_factory=dict, sa_type=JSON)
 
 

@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from waybill.v1 import common_pb2 as waybill_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15waybill/v1/item.proto\x12\nwaybill.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17waybill/v1/common.proto\"\xe6\x02\n\x04Item\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\x0c\n\x04gtin\x18\x02 \x01(\t\x12\x0b\n\x03sku\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x0c\n\x04unit\x18\x05 \x01(\t\x12\x12\n\nprofile_id\x18\x06 \x01(\t\x12\x33\n\x10stability_budget\x18\x07 \x03(\x0b\x32\x19.waybill.v1.StabilityBand\x12,\n\x06labels\x18\x08 \x03(\x0b\x32\x1c.waybill.v1.Item.LabelsEntry\x12\x30\n\x0c\x63reated_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0cupdated_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x0b \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"~\n\rStabilityBand\x12\"\n\x06metric\x18\x01 \x01(\x0e\x32\x12.waybill.v1.Metric\x12\x10\n\x03low\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x11\n\x04high\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x13\n\x0b\x61llowance_s\x18\x04 \x01(\x01\x42\x06\n\x04_lowB\x07\n\x05_high\"G\n\x11\x43reateItemRequest\x12\x1e\n\x04item\x18\x01 \x01(\x0b\x32\x10.waybill.v1.Item\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"4\n\x12\x43reateItemResponse\x12\x1e\n\x04item\x18\x01 \x01(\x0b\x32\x10.waybill.v1.Item\"!\n\x0eGetItemRequest\x12\x0f\n\x07item_id\x18\x01 \x01(\t\"1\n\x0fGetItemResponse\x12\x1e\n\x04item\x18\x01 \x01(\x0b\x32\x10.waybill.v1.Item\"T\n\x10ListItemsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0c\n\x04gtin\x18\x03 \x01(\t\x12\x0b\n\x03sku\x18\x04 \x01(\t\"M\n\x11ListItemsResponse\x12\x1f\n\x05items\x18\x01 \x03(\x0b\x32\x10.waybill.v1.Item\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"x\n\x11UpdateItemRequest\x12\x1e\n\x04item\x18\x01 \x01(\x0b\x32\x10.waybill.v1.Item\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"4\n\x12UpdateItemResponse\x12\x1e\n\x04item\x18\x01 \x01(\x0b\x32\x10.waybill.v1.Item2\xb5\x02\n\x0bItemService\x12K\n\nCreateItem\x12\x1d.waybill.v1.CreateItemRequest\x1a\x1e.waybill.v1.CreateItemResponse\x12\x42\n\x07GetItem\x12\x1a.waybill.v1.GetItemRequest\x1a\x1b.waybill.v1.GetItemResponse\x12H\n\tListItems\x12\x1c.waybill.v1.ListItemsRequest\x1a\x1d.waybill.v1.ListItemsResponse\x12K\n\nUpdateItem\x12\x1d.waybill.v1.UpdateItemRequest\x1a\x1e.waybill.v1.UpdateItemResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15waybill/v1/item.proto\x12\nwaybill.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17waybill/v1/common.proto\"\x8b\x03\n\x04Item\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\x0c\n\x04gtin\x18\x02 \x01(\t\x12\x0b\n\x03sku\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x0c\n\x04unit\x18\x05 \x01(\t\x12\x12\n\nprofile_id\x18\x06 \x01(\t\x12\x33\n\x10stability_budget\x18\x07 \x03(\x0b\x32\x19.waybill.v1.StabilityBand\x12,\n\x06labels\x18\x08 \x03(\x0b\x32\x1c.waybill.v1.Item.LabelsEntry\x12\x30\n\x0c\x63reated_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0cupdated_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x0b \x01(\t\x12#\n\x05units\x18\x0c \x03(\x0b\x32\x14.waybill.v1.ItemUnit\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"(\n\x08ItemUnit\x12\x0c\n\x04unit\x18\x01 \x01(\t\x12\x0e\n\x06\x66\x61\x63tor\x18\x02 \x01(\t\"~\n\rStabilityBand\x12\"\n\x06metric\x18\x01 \x01(\x0e\x32\x12.waybill.v1.Metric\x12\x10\n\x03low\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x11\n\x04high\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x13\n\x0b\x61llowance_s\x18\x04 \x01(\x01\x42\x06\n\x04_lowB\x07\n\x05_high\"G\n\x11\x43reateItemRequest\x12\x1e\n\x04item\x18\x01 \x01(\x0b\x32\x10.waybill.v1.Item\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"4\n\x12\x43reateItemResponse\x12\x1e\n\x04item\x18\x01 \x01(\x0b\x32\x10.waybill.v1.Item\"!\n\x0eGetItemRequest\x12\x0f\n\x07item_id\x18\x01 \x01(\t\"1\n\x0fGetItemResponse\x12\x1e\n\x04item\x18\x01 \x01(\x0b\x32\x10.waybill.v1.Item\"T\n\x10ListItemsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0c\n\x04gtin\x18\x03 \x01(\t\x12\x0b\n\x03sku\x18\x04 \x01(\t\"M\n\x11ListItemsResponse\x12\x1f\n\x05items\x18\x01 \x03(\x0b\x32\x10.waybill.v1.Item\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"x\n\x11UpdateItemRequest\x12\x1e\n\x04item\x18\x01 \x01(\x0b\x32\x10.waybill.v1.Item\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"4\n\x12UpdateItemResponse\x12\x1e\n\x04item\x18\x01 \x01(\x0b\x32\x10.waybill.v1.Item2\xb5\x02\n\x0bItemService\x12K\n\nCreateItem\x12\x1d.waybill.v1.CreateItemRequest\x1a\x1e.waybill.v1.CreateItemResponse\x12\x42\n\x07GetItem\x12\x1a.waybill.v1.GetItemRequest\x1a\x1b.waybill.v1.GetItemResponse\x12H\n\tListItems\x12\x1c.waybill.v1.ListItemsRequest\x1a\x1d.waybill.v1.ListItemsResponse\x12K\n\nUpdateItem\x12\x1d.waybill.v1.UpdateItemRequest\x1a\x1e.waybill.v1.UpdateItemResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,27 +37,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ITEM_LABELSENTRY']._loaded_options = None
   _globals['_ITEM_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_ITEM']._serialized_start=130
-  _globals['_ITEM']._serialized_end=488
-  _globals['_ITEM_LABELSENTRY']._serialized_start=443
-  _globals['_ITEM_LABELSENTRY']._serialized_end=488
-  _globals['_STABILITYBAND']._serialized_start=490
-  _globals['_STABILITYBAND']._serialized_end=616
-  _globals['_CREATEITEMREQUEST']._serialized_start=618
-  _globals['_CREATEITEMREQUEST']._serialized_end=689
-  _globals['_CREATEITEMRESPONSE']._serialized_start=691
-  _globals['_CREATEITEMRESPONSE']._serialized_end=743
-  _globals['_GETITEMREQUEST']._serialized_start=745
-  _globals['_GETITEMREQUEST']._serialized_end=778
-  _globals['_GETITEMRESPONSE']._serialized_start=780
-  _globals['_GETITEMRESPONSE']._serialized_end=829
-  _globals['_LISTITEMSREQUEST']._serialized_start=831
-  _globals['_LISTITEMSREQUEST']._serialized_end=915
-  _globals['_LISTITEMSRESPONSE']._serialized_start=917
-  _globals['_LISTITEMSRESPONSE']._serialized_end=994
-  _globals['_UPDATEITEMREQUEST']._serialized_start=996
-  _globals['_UPDATEITEMREQUEST']._serialized_end=1116
-  _globals['_UPDATEITEMRESPONSE']._serialized_start=1118
-  _globals['_UPDATEITEMRESPONSE']._serialized_end=1170
-  _globals['_ITEMSERVICE']._serialized_start=1173
-  _globals['_ITEMSERVICE']._serialized_end=1482
+  _globals['_ITEM']._serialized_end=525
+  _globals['_ITEM_LABELSENTRY']._serialized_start=480
+  _globals['_ITEM_LABELSENTRY']._serialized_end=525
+  _globals['_ITEMUNIT']._serialized_start=527
+  _globals['_ITEMUNIT']._serialized_end=567
+  _globals['_STABILITYBAND']._serialized_start=569
+  _globals['_STABILITYBAND']._serialized_end=695
+  _globals['_CREATEITEMREQUEST']._serialized_start=697
+  _globals['_CREATEITEMREQUEST']._serialized_end=768
+  _globals['_CREATEITEMRESPONSE']._serialized_start=770
+  _globals['_CREATEITEMRESPONSE']._serialized_end=822
+  _globals['_GETITEMREQUEST']._serialized_start=824
+  _globals['_GETITEMREQUEST']._serialized_end=857
+  _globals['_GETITEMRESPONSE']._serialized_start=859
+  _globals['_GETITEMRESPONSE']._serialized_end=908
+  _globals['_LISTITEMSREQUEST']._serialized_start=910
+  _globals['_LISTITEMSREQUEST']._serialized_end=994
+  _globals['_LISTITEMSRESPONSE']._serialized_start=996
+  _globals['_LISTITEMSRESPONSE']._serialized_end=1073
+  _globals['_UPDATEITEMREQUEST']._serialized_start=1075
+  _globals['_UPDATEITEMREQUEST']._serialized_end=1195
+  _globals['_UPDATEITEMRESPONSE']._serialized_start=1197
+  _globals['_UPDATEITEMRESPONSE']._serialized_end=1249
+  _globals['_ITEMSERVICE']._serialized_start=1252
+  _globals['_ITEMSERVICE']._serialized_end=1561
 # @@protoc_insertion_point(module_scope)

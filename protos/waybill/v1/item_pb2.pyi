@@ -58,6 +58,7 @@ class Item(_message.Message):
     CREATED_TIME_FIELD_NUMBER: _builtins.int
     UPDATED_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    UNITS_FIELD_NUMBER: _builtins.int
     item_id: _builtins.str
     gtin: _builtins.str
     """GTIN-8, -12, -13 or -14; kept as 14 digits. Empty: none."""
@@ -85,6 +86,10 @@ class Item(_message.Message):
     def updated_time(self) -> _timestamp_pb2.Timestamp:
         """Output only."""
 
+    @_builtins.property
+    def units(self) -> _containers.RepeatedCompositeFieldContainer[Global___ItemUnit]:
+        """Other units that quantities may be told in; up to 32, the base unit is none of them."""
+
     def __init__(
         self,
         *,
@@ -99,14 +104,41 @@ class Item(_message.Message):
         created_time: _timestamp_pb2.Timestamp | None = ...,
         updated_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        units: _abc.Iterable[Global___ItemUnit] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_time", b"created_time", "updated_time", b"updated_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_time", b"created_time", "etag", b"etag", "gtin", b"gtin", "item_id", b"item_id", "labels", b"labels", "name", b"name", "profile_id", b"profile_id", "sku", b"sku", "stability_budget", b"stability_budget", "unit", b"unit", "updated_time", b"updated_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_time", b"created_time", "etag", b"etag", "gtin", b"gtin", "item_id", b"item_id", "labels", b"labels", "name", b"name", "profile_id", b"profile_id", "sku", b"sku", "stability_budget", b"stability_budget", "unit", b"unit", "units", b"units", "updated_time", b"updated_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Item: _TypeAlias = Item  # noqa: Y015
+
+@_typing.final
+class ItemUnit(_message.Message):
+    """For example 1 BX = 12 EA: unit "BX", factor "12"."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UNIT_FIELD_NUMBER: _builtins.int
+    FACTOR_FIELD_NUMBER: _builtins.int
+    unit: _builtins.str
+    """UN/CEFACT Rec 20 code."""
+    factor: _builtins.str
+    """How many base units one of it is: a decimal above 0 as text, at most 12 digits before and 6 after the point."""
+    def __init__(
+        self,
+        *,
+        unit: _builtins.str = ...,
+        factor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["factor", b"factor", "unit", b"unit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ItemUnit: _TypeAlias = ItemUnit  # noqa: Y015
 
 @_typing.final
 class StabilityBand(_message.Message):

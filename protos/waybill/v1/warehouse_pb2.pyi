@@ -59,6 +59,7 @@ class Warehouse(_message.Message):
     CREATED_TIME_FIELD_NUMBER: _builtins.int
     UPDATED_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    ALLOW_NEGATIVE_STOCK_FIELD_NUMBER: _builtins.int
     warehouse_id: _builtins.str
     name: _builtins.str
     gln: _builtins.str
@@ -67,6 +68,8 @@ class Warehouse(_message.Message):
     """UN/LOCODE. Empty: none."""
     etag: _builtins.str
     """Output only."""
+    allow_negative_stock: _builtins.bool
+    """Its ledger may go below zero: movements are refused for holds, expiry and serial numbers only."""
     @_builtins.property
     def location(self) -> _common_pb2.LatLng: ...
     @_builtins.property
@@ -98,10 +101,11 @@ class Warehouse(_message.Message):
         created_time: _timestamp_pb2.Timestamp | None = ...,
         updated_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        allow_negative_stock: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_time", b"created_time", "location", b"location", "updated_time", b"updated_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_time", b"created_time", "etag", b"etag", "gln", b"gln", "labels", b"labels", "location", b"location", "locode", b"locode", "name", b"name", "updated_time", b"updated_time", "warehouse_id", b"warehouse_id", "zones", b"zones"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_negative_stock", b"allow_negative_stock", "created_time", b"created_time", "etag", b"etag", "gln", b"gln", "labels", b"labels", "location", b"location", "locode", b"locode", "name", b"name", "updated_time", b"updated_time", "warehouse_id", b"warehouse_id", "zones", b"zones"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -114,7 +114,7 @@ class WarehouseServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateWarehouse(self, request, context):
-        """Changes a warehouse. Fields that can be masked: name, gln, locode, location, labels. NOT_FOUND, STALE_ETAG, INVALID_ARGUMENT as in create.
+        """Changes a warehouse. Fields that can be masked: name, gln, locode, location, labels, allow_negative_stock. NOT_FOUND, STALE_ETAG, INVALID_ARGUMENT as in create.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -42,7 +42,7 @@ class WarehouseServiceStub:
     ListWarehouses: _grpc.UnaryUnaryMultiCallable[_warehouse_pb2.ListWarehousesRequest, _warehouse_pb2.ListWarehousesResponse]
     """Warehouses by id, ascending."""
     UpdateWarehouse: _grpc.UnaryUnaryMultiCallable[_warehouse_pb2.UpdateWarehouseRequest, _warehouse_pb2.UpdateWarehouseResponse]
-    """Changes a warehouse. Fields that can be masked: name, gln, locode, location, labels. NOT_FOUND, STALE_ETAG, INVALID_ARGUMENT as in create."""
+    """Changes a warehouse. Fields that can be masked: name, gln, locode, location, labels, allow_negative_stock. NOT_FOUND, STALE_ETAG, INVALID_ARGUMENT as in create."""
     CreateZone: _grpc.UnaryUnaryMultiCallable[_warehouse_pb2.CreateZoneRequest, _warehouse_pb2.CreateZoneResponse]
     """Adds a zone. Its carrier name is "zone/" + warehouse_id + "/" + zone_id. NOT_FOUND: warehouse or profile. ALREADY_EXISTS: the zone id is taken there. Idempotent by `request_id`."""
     UpdateZone: _grpc.UnaryUnaryMultiCallable[_warehouse_pb2.UpdateZoneRequest, _warehouse_pb2.UpdateZoneResponse]
@@ -72,7 +72,7 @@ class WarehouseServiceAsyncStub(WarehouseServiceStub):
     ListWarehouses: _aio.UnaryUnaryMultiCallable[_warehouse_pb2.ListWarehousesRequest, _warehouse_pb2.ListWarehousesResponse]  # type: ignore[assignment]
     """Warehouses by id, ascending."""
     UpdateWarehouse: _aio.UnaryUnaryMultiCallable[_warehouse_pb2.UpdateWarehouseRequest, _warehouse_pb2.UpdateWarehouseResponse]  # type: ignore[assignment]
-    """Changes a warehouse. Fields that can be masked: name, gln, locode, location, labels. NOT_FOUND, STALE_ETAG, INVALID_ARGUMENT as in create."""
+    """Changes a warehouse. Fields that can be masked: name, gln, locode, location, labels, allow_negative_stock. NOT_FOUND, STALE_ETAG, INVALID_ARGUMENT as in create."""
     CreateZone: _aio.UnaryUnaryMultiCallable[_warehouse_pb2.CreateZoneRequest, _warehouse_pb2.CreateZoneResponse]  # type: ignore[assignment]
     """Adds a zone. Its carrier name is "zone/" + warehouse_id + "/" + zone_id. NOT_FOUND: warehouse or profile. ALREADY_EXISTS: the zone id is taken there. Idempotent by `request_id`."""
     UpdateZone: _aio.UnaryUnaryMultiCallable[_warehouse_pb2.UpdateZoneRequest, _warehouse_pb2.UpdateZoneResponse]  # type: ignore[assignment]
@@ -123,7 +123,7 @@ class WarehouseServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _warehouse_pb2.UpdateWarehouseRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_warehouse_pb2.UpdateWarehouseResponse, _abc.Awaitable[_warehouse_pb2.UpdateWarehouseResponse]]:
-        """Changes a warehouse. Fields that can be masked: name, gln, locode, location, labels. NOT_FOUND, STALE_ETAG, INVALID_ARGUMENT as in create."""
+        """Changes a warehouse. Fields that can be masked: name, gln, locode, location, labels, allow_negative_stock. NOT_FOUND, STALE_ETAG, INVALID_ARGUMENT as in create."""
 
     @_abc_1.abstractmethod
     def CreateZone(
