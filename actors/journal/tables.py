@@ -16,6 +16,11 @@ from sqlmodel import Field
 from actors.journal.columns import ROWID, Row
 from actors.journal.columns import metadata as metadata
 from actors.journal.columns import row_id as row_id
+from actors.journal.tables_archive import ArchivedCarrier as ArchivedCarrier
+from actors.journal.tables_archive import ArchivedCustody as ArchivedCustody
+from actors.journal.tables_archive import ArchivePart as ArchivePart
+from actors.journal.tables_archive import JournalRetained as JournalRetained
+from actors.journal.tables_archive import Replay as Replay
 from actors.journal.tables_people import CarrierPlan as CarrierPlan
 from actors.journal.tables_people import Geofence as Geofence
 from actors.journal.tables_people import HandlingUnit as HandlingUnit
