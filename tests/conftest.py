@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.databases import Databases
 from tests.postgres import PostgreSQL
 
 if TYPE_CHECKING:
@@ -54,26 +55,29 @@ def postgres() -> Iterator[PostgreSQL]:
 
 
 @pytest.fixture(scope="session")
-def new_database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
-    """Make an empty database of a kind, `sqlite` or `postgresql`; gives its URL."""
+def databases(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Databases:
+    """Where databases come from."""
+    return Databases(lambda: tmp_path_factory.mktemp("database"), lambda: request.getfixturevalue("postgres"))
 
-    def make(kind: str) -> str:
-        if kind == "sqlite":
-            return f"sqlite:///{tmp_path_factory.mktemp('database') / 'waybill.db'}"
-        server: PostgreSQL = request.getfixturevalue("postgres")
-        return server.new_database()
 
-    return make
+@pytest.fixture(scope="session")
+def new_database(databases: Databases) -> Callable[[str], str]:
+    """Make a migrated, otherwise empty database of a kind, `sqlite` or `postgresql`; gives its URL."""
+    return databases.new
 
 
 @pytest.fixture(params=DATABASES)
-def database_url(request: pytest.FixtureRequest, new_database: Callable[[str], str]) -> Iterator[str]:
-    """URL of an empty database, a new one for each test, of either kind."""
-    url = new_database(request.param)
-    server = request.getfixturevalue("postgres") if request.param == "postgresql" else None
+def database_url(request: pytest.FixtureRequest, databases: Databases) -> Iterator[str]:
+    """URL of a database of either kind, migrated and otherwise empty, for one test."""
+    url = databases.lend(request.param)
     yield url
-    if server is not None:
-        server.drop_database(url)
+    databases.take_back(url)
+
+
+@pytest.fixture(params=DATABASES)
+def bare_database_url(request: pytest.FixtureRequest, databases: Databases) -> str:
+    """URL of a database of either kind that no migration has seen."""
+    return databases.bare(request.param)
 
 
 @pytest.fixture(scope="session")

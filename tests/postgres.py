@@ -81,11 +81,30 @@ class PostgreSQL:
         assert self._process is not None
         return self._process.pid
 
-    def new_database(self) -> str:
-        """A new, empty database; its SQLAlchemy URL."""
+    def new_database(self, template: str = "template1") -> str:
+        """A new database, empty or with what the database of the URL `template` holds (nobody may be connected to it); its SQLAlchemy URL."""
         name = f"waybill_{uuid.uuid4().hex[:12]}"
-        self._execute(f'CREATE DATABASE "{name}"')
+        self._execute(f'CREATE DATABASE "{name}" TEMPLATE "{template.rpartition("/")[2]}"')
         return f"postgresql+psycopg://postgres@127.0.0.1:{self.port}/{name}"
+
+    def rows(self, url: str) -> dict[str, list[tuple[Any, ...]]]:
+        """What the tables of a database hold, by table."""
+        with psycopg.connect(self._conninfo(url.rpartition("/")[2]), autocommit=True) as connection:
+            names = [row[0] for row in connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
+            return {name: connection.execute(f'SELECT * FROM "{name}"'.encode()).fetchall() for name in names}
+
+    def restore(self, url: str, rows: dict[str, list[tuple[Any, ...]]]) -> None:
+        """Disconnect everybody from a database and let its tables hold `rows` alone: much faster than a new database."""
+        with psycopg.connect(self._conninfo(url.rpartition("/")[2]), autocommit=True) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+            connection.execute("SET session_replication_role = replica")  # foreign keys wait until all is there
+            connection.execute("; ".join(f'DELETE FROM "{table}"' for table in rows).encode())
+            for table, kept in rows.items():
+                for row in kept:
+                    connection.execute(f'INSERT INTO "{table}" VALUES ({", ".join(["%s"] * len(row))})'.encode(), row)
+            connection.execute("SELECT setval(format('%I.%I', schemaname, sequencename), start_value, false) FROM pg_sequences")
 
     def drop_database(self, url: str) -> None:
         """Drop a database made by `new_database`, whoever is still connected."""
