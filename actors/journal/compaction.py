@@ -275,7 +275,7 @@ class Compactor:
 
     def _removable(self, connection: Connection) -> list[int]:
         """The first sorted entries that recovery does not need, a few MB of them."""
-        upto = min(segments.sorted_sequence(connection, self.shard), _older_snapshot(connection, self.shard))
+        upto = min(segments.sorted_sequence(connection, self.shard), older_snapshot(connection, self.shard))
         mine = (BATCH.c.shard == self.shard) & (BATCH.c.kind == "readings") & (BATCH.c.sequence <= upto)
         found = connection.execute(select(BATCH.c.sequence, BATCH.c.readings).where(mine).order_by(BATCH.c.sequence).limit(512)).all()
         sums = np.cumsum([row.readings for row in found])
@@ -289,7 +289,7 @@ def _up_to(part: Rows, key: tuple[int, int]) -> int:
     return int(start + np.searchsorted(part.batch.sensed_us[start:end], key[1], "right"))
 
 
-def _older_snapshot(connection: Connection, shard: int) -> int:
+def older_snapshot(connection: Connection, shard: int) -> int:
     """The entry of the second newest whole snapshot, 0 where there are not two."""
     whole = (
         select(SNAPSHOT.c.sequence)
@@ -369,5 +369,5 @@ def remove_pages(connection: Connection, shard: int, epoch: int, which: Sequence
 def remove_entries(connection: Connection, shard: int, epoch: int, upto: int) -> None:
     """Remove entries of readings that are sorted and that no recovery needs."""
     _hold_fence(connection, shard, epoch)
-    safe = min(upto, segments.sorted_sequence(connection, shard), _older_snapshot(connection, shard))
+    safe = min(upto, segments.sorted_sequence(connection, shard), older_snapshot(connection, shard))
     connection.execute(delete(BATCH).where((BATCH.c.shard == shard) & (BATCH.c.kind == "readings") & (BATCH.c.sequence <= safe)))

@@ -1,4 +1,6 @@
-"""Readings back from the journal, by tag and sensed time: from segments where they are sorted, from the entries after them, as one."""
+"""Readings back, by tag and sensed time: from the archive what the journal has given up, from segments where they are sorted, from the
+entries after them, as one.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from contextlib import closing
 import numpy as np
 from sqlalchemy import Connection, Engine, bindparam, select
 
-from actors.journal import pages, quarantine, rows, segments
+from actors.journal import archived, pages, quarantine, rows, segments
 from actors.journal.pages import Rows
 from actors.journal.quarantine import DamagedJournal as DamagedJournal
 from actors.journal.quarantine import Known
@@ -38,12 +40,27 @@ def read(
     of them has). before_sequence: only of journal entries before this one. What is in quarantine is left out; raises
     DamagedJournal for what is damaged and not there yet.
     """
+    position, found = read_rows(engine, shard, tags, from_us, until_us, before_sequence=before_sequence)
+    return position, found.batch
+
+
+def read_rows(
+    engine: Engine, shard: int, tags: Sequence[int], from_us: int, until_us: int, *, before_sequence: int | None = None
+) -> tuple[I4, Rows]:
+    """As `read`, with where each reading stands in the journal."""
     wanted = np.full(max(tags, default=-1) + 1, -1, np.int32)
     wanted[list(tags)] = np.arange(len(tags), dtype=np.int32)
     ascending = np.unique(np.array(tags, np.int64))
     parts, in_order = [], True
     with engine.connect() as connection:  # one transaction: all of it sees one state of the database
         known = quarantine.known(connection, shard)
+        dropped = archived.dropped_sequence(connection, shard) if len(tags) else 0
+        if dropped:
+            for rest in archived.read_tags(connection, shard, list(tags), from_us, until_us, dropped):
+                part = _found(rest, wanted, from_us, until_us, before_sequence)
+                if len(part):
+                    parts.append(part)
+                    in_order = False
         after = segments.sorted_sequence(connection, shard) if len(tags) else 0
         if after:
             for page in segments.read_tags(connection, shard, ascending, from_us, until_us, known):
@@ -57,11 +74,12 @@ def read(
                 parts.append(part)
     if not parts:
         empty = np.empty(0, np.int64)
-        return np.empty(0, np.int32), Batch(np.empty(0, np.int32), empty, empty, empty, (), np.empty((0, 0)))
+        nothing = Batch(np.empty(0, np.int32), empty, empty, empty, (), np.empty((0, 0)))
+        return np.empty(0, np.int32), Rows(nothing, empty, np.empty(0, np.int32), np.empty(0, np.uint8))
     found = pages.concatenate(parts)
     if not in_order:
         found = pages.in_journal_order(found)
-    return wanted[found.batch.tag], found.batch
+    return wanted[found.batch.tag], found
 
 
 def _found(part: Rows, wanted: I4, from_us: int, until_us: int, before_sequence: int | None) -> Rows:

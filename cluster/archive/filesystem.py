@@ -10,8 +10,7 @@ from typing import Any
 
 from pyarrow import fs
 
-SCHEMES = ("s3", "gs", "gcs", "hdfs", "viewfs", "file", "mock")
-"""Schemes that pyarrow's own file systems serve; anything else is fsspec's."""
+from actors.journal import archived
 
 
 class UnknownPlace(ValueError):
@@ -29,18 +28,9 @@ class Place:
     @classmethod
     def of(cls, location: str | Path) -> Place:
         """The place of a path or URL. Raises UnknownPlace."""
-        text = str(location)
-        if "://" not in text:
-            return cls(str(Path(text).absolute()), fs.LocalFileSystem(), str(Path(text).absolute()))
-        scheme = text.partition("://")[0]
+        text = str(location) if "://" in str(location) else str(Path(location).absolute())
         try:
-            if scheme in SCHEMES:
-                system, root = fs.FileSystem.from_uri(text)
-            else:
-                import fsspec  # only where it is asked for: pyarrow serves the usual ones
-
-                found, root = fsspec.core.url_to_fs(text)
-                system = fs.PyFileSystem(fs.FSSpecHandler(found))
+            system, root = archived.system_of(text)
         except (ImportError, ValueError, OSError) as error:
             raise UnknownPlace(f"{text}: {error}") from None
         return cls(text.rstrip("/"), system, root.rstrip("/"))

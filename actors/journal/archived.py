@@ -1,0 +1,127 @@
+"""Readings back from the archive: those that the journal has given up for it, as if they still were there.
+
+A custody's readings lie together in its part's file, so that a tag's history unpacks the row groups it lies in and no other.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pyarrow import fs
+from sqlalchemy import Connection, select
+
+from actors.journal import rows
+from actors.journal.pages import Rows
+from actors.journal.tables import ArchivedCustody, ArchivePart, JournalRetained
+from actors.rules.readings import ACCEPTED, COLUMNS, NO_SEQUENCE, Batch
+
+PART, CUSTODY, RETAINED = (rows.table_of(one) for one in (ArchivePart, ArchivedCustody, JournalRetained))
+
+OPEN_FILES = 32
+"""So many parts keep their footers read."""
+
+VALUE_NAMES = tuple(column.name for column in COLUMNS)
+_PLACE = ("sensed_at", "boot", "sequence", "journal_sequence", "journal_row")
+
+
+def system_of(location: str) -> tuple[Any, str]:
+    """The file system of a folder or URL, and the path in it. Raises ValueError, OSError."""
+    if "://" not in location:
+        return fs.LocalFileSystem(), location
+    if location.partition("://")[0] in ("s3", "gs", "gcs", "hdfs", "viewfs", "file", "mock"):
+        system, path = fs.FileSystem.from_uri(location)
+        return system, path
+    import fsspec  # only where it is asked for: pyarrow serves the usual ones
+
+    found, path = fsspec.core.url_to_fs(location)
+    return fs.PyFileSystem(fs.FSSpecHandler(found)), path
+
+
+class _Files:
+    """Open parts, the most recently used ones."""
+
+    def __init__(self) -> None:
+        self._open: OrderedDict[str, pq.ParquetFile] = OrderedDict()
+        self._lock = Lock()
+
+    def of(self, location: str, name: str) -> pq.ParquetFile:
+        key = f"{location}/{name}"
+        with self._lock:
+            if key in self._open:
+                self._open.move_to_end(key)
+                return self._open[key]
+        system, root = system_of(location)
+        found = pq.ParquetFile(system.open_input_file(posixpath.join(root, name)))
+        with self._lock:
+            self._open[key] = found
+            if len(self._open) > OPEN_FILES:
+                self._open.popitem(last=False)
+        return found
+
+
+_files = _Files()
+
+
+def dropped_sequence(connection: Connection, shard: int) -> int:
+    """Readings of entries up to this one are in the archive alone."""
+    return connection.execute(select(RETAINED.c.dropped_sequence).where(RETAINED.c.shard == shard)).scalar() or 0
+
+
+def read_tags(connection: Connection, shard: int, tags: Sequence[int], from_us: int, until_us: int, upto: int) -> Iterator[Rows]:
+    """Archived readings of some tags (local indices) with from_us <= sensed_us < until_us, of entries up to `upto`."""
+    for some in rows.chunks(sorted(set(tags))):
+        query = (
+            select(CUSTODY.c.local_index, CUSTODY.c.first_row, CUSTODY.c.readings, PART.c.location, PART.c.files)
+            .join(PART, PART.c.part_id == CUSTODY.c.part_id)
+            .where((CUSTODY.c.shard == shard) & CUSTODY.c.local_index.in_(list(some)) & (CUSTODY.c.readings > 0))
+            .where((CUSTODY.c.from_us < until_us) & (CUSTODY.c.until_us > from_us))
+        )
+        for place in connection.execute(query).all():
+            name = next(file["name"] for file in place.files if file["dataset"] == "readings")
+            table = slice_of(_files.of(place.location, name), place.first_row, place.readings, (*_PLACE, *VALUE_NAMES))
+            found = _rows(table, place.local_index)
+            sensed_us = found.batch.sensed_us
+            keep = (sensed_us >= from_us) & (sensed_us < until_us) & (found.journal <= upto)
+            if keep.any():
+                yield Rows(
+                    Batch(
+                        found.batch.tag[keep], sensed_us[keep], found.batch.boot[keep], found.batch.sequence[keep], found.batch.codes,
+                        np.ascontiguousarray(found.batch.values[:, keep]),
+                    ),
+                    found.journal[keep], found.row[keep], found.status[keep],
+                )  # fmt: skip
+
+
+def slice_of(file: pq.ParquetFile, first: int, count: int, columns: Sequence[str]) -> pa.Table:
+    """Some rows of a file: only the row groups that they lie in are unpacked."""
+    sizes = np.array([file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)], np.int64)
+    ends = np.cumsum(sizes)
+    low, high = int(np.searchsorted(ends, first, "right")), int(np.searchsorted(ends, first + count - 1, "right"))
+    table = file.read_row_groups(list(range(low, high + 1)), columns=list(columns), use_threads=False)
+    return table.slice(first - int(ends[low] - sizes[low]), count)
+
+
+def _rows(table: pa.Table, local_index: int) -> Rows:
+    n = table.num_rows
+    whole = {name: _integers(table.column(name)) for name in _PLACE}
+    codes = tuple(code for code, name in enumerate(VALUE_NAMES) if table.column(name).null_count < n)
+    values = np.array([_floats(table.column(VALUE_NAMES[code])) for code in codes]) if codes else np.empty((0, n))
+    batch = Batch(np.full(n, local_index, np.int32), whole["sensed_at"], whole["boot"], whole["sequence"], codes, values)
+    return Rows(batch, whole["journal_sequence"], whole["journal_row"].astype(np.int32), np.full(n, ACCEPTED, np.uint8))
+
+
+def _integers(column: pa.ChunkedArray) -> Any:
+    plain = column.cast(pa.int64())
+    return (pc.fill_null(plain, NO_SEQUENCE) if plain.null_count else plain).to_numpy()
+
+
+def _floats(column: pa.ChunkedArray) -> Any:
+    return (pc.fill_null(column, float("nan")) if column.null_count else column).to_numpy()
