@@ -63,6 +63,9 @@ class Head:
         self.custodies = Custodies()
         self.excursions: dict[int, list[StatedExcursion]] = {}
         self.stated_visits: dict[int, list[StatedVisit]] = {}
+        self._blanks: dict[tuple[int, ...], tuple[int, int]] = {}
+        self._blank_tracks = RowPool(exposure.TRACK)
+        self._blank_visits = RowPool(geofence.VISIT)
 
     def add_tags(self, more: int) -> None:
         """Room for `more` new tags at the end."""
@@ -134,6 +137,44 @@ class Head:
         )
         visits = geofence.fresh(carrier.fence_rows, custody.from_us, until_us)
         return tracks, visits
+
+    def fresh_blocks(self, tags: list[int]) -> tuple[exposure.Rows, exposure.Rows]:
+        """`fresh_rows` of the open custodies of some tags, block after block: copies of what carriers with the same limits share."""
+        blank: list[tuple[int, int]] = []
+        begins: list[int] = []
+        ignored: list[int] = []
+        priors: list[tuple[int, int]] = []
+        at = 0
+        for tag in tags:
+            custody = self.custodies[tag]
+            carrier = self.rulebook.carriers[custody.carrier]
+            blank.append(self._blank(carrier))
+            begins.append(custody.from_us)
+            ignored.append(carrier.plan.ignore_us(custody.from_us))
+            if custody.prior_us:
+                priors += [(at + k, custody.prior_us.get(spec.limit_id, 0)) for k, spec in enumerate(carrier.tracks)]
+            at += len(carrier.tracks)
+        first, visit_first = np.array(blank, np.int64).reshape(-1, 2).T
+        from_us = np.array(begins, np.int64)
+        count, visit_count = self.count[tags], self.visit_count[tags]
+        tracks = self._blank_tracks.rows[block_index(first, count)]
+        tracks["from_us"] = tracks["prev_us"] = np.repeat(from_us + np.array(ignored, np.int64), count)
+        for row, violation_us in priors:
+            tracks[row]["violation_us"] = violation_us
+        visits = self._blank_visits.rows[block_index(visit_first, visit_count)]
+        visits["from_us"] = np.repeat(from_us, visit_count)
+        return tracks, visits
+
+    def _blank(self, carrier: Carrier) -> tuple[int, int]:
+        """Where the rows of a custody on a carrier with these limits and fences are kept that began at time 0."""
+        key = (id(carrier.tracks), *carrier.fence_rows)  # the rulebook keeps one list for all carriers with the same limits
+        found = self._blanks.get(key)
+        if found is None:
+            tracks, visits = self.fresh_rows(OpenCustody(0, 0, carrier.name, "", 0, {}), carrier, FOREVER_US)
+            found = self._blanks[key] = self._blank_tracks.take(len(tracks)), self._blank_visits.take(len(visits))
+            self._blank_tracks.rows[found[0] : found[0] + len(tracks)] = tracks
+            self._blank_visits.rows[found[1] : found[1] + len(visits)] = visits
+        return found
 
     # ---------------------------------------------------------------- in order
 

@@ -193,11 +193,11 @@ class Checkpoints:
         work[block_index(first[kept], count[kept])] = head.old_tracks.rows[block_index(rows["checkpoint_tracks"], count[kept])]
         from_visits = block_index(rows["checkpoint_visits"], visit_count[kept])
         visits[block_index(visit_first[kept], visit_count[kept])] = head.old_visits.rows[from_visits]
-        for i in np.flatnonzero(~use).tolist():
-            custody = head.custodies[int(tags[i])]
-            fresh, fresh_visits = head.fresh_rows(custody, head.rulebook.carriers[custody.carrier], FOREVER_US)
-            work[first[i] : first[i] + count[i]] = fresh
-            visits[visit_first[i] : visit_first[i] + visit_count[i]] = fresh_visits
+        anew = np.flatnonzero(~use)
+        if len(anew):
+            fresh, fresh_visits = head.fresh_blocks(tags[anew].tolist())
+            work[block_index(first[anew], count[anew])] = fresh
+            visits[block_index(visit_first[anew], visit_count[anew])] = fresh_visits
         return Work(work, first, count, visits, visit_first, visit_count)
 
     @staticmethod
