@@ -48,19 +48,23 @@ class Movement(Row, table=True):
 
 
 class StockLeg(Row, table=True):
-    """What a movement changed in one line of stock. The sum of the legs with at_us <= T is the stock as of T."""
+    """What a movement changed in one line of stock. The sum of a line's legs with at_us <= T is its stock as of T.
+
+    `ledger`: the warehouse whose ledger has the movement. It is the line's, but for what a receipt takes off a shipment of another one.
+    """
 
     __table_args__ = (Index(None, "lot_id", "at_us"), Index(None, "warehouse_id", "item_id", "at_us"))
 
-    warehouse_id: str = Field(primary_key=True)
+    ledger: str = Field(primary_key=True)
     number: int = Field(primary_key=True, sa_type=BigInteger)
     ordinal: int = Field(primary_key=True)
+    warehouse_id: str = ""
     zone_id: str = ""
     item_id: str = ""
     lot_id: str = ""
     handling_unit_id: str = ""
     shipment_id: str = ""
-    status: str = "FREE"  # FREE, RESERVED, PICKED, HELD, REJECTED, IN_TRANSIT
+    status: str = "FREE"  # FREE, RESERVED, PICKED, HELD, IN_TRANSIT
     quantity: Decimal = Field(default=Decimal(0), sa_type=Quantity)
     at_us: int = Field(sa_type=BigInteger)
 

@@ -30,8 +30,9 @@ class _MovementKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Movement
     DESCRIPTOR: _descriptor.EnumDescriptor
     MOVEMENT_KIND_UNSPECIFIED: _MovementKind.ValueType  # 0
     MOVEMENT_KIND_RECEIVE: _MovementKind.ValueType  # 1
-    """Goods come in: to `zone_id` (and `handling_unit_id`), FREE. With `shipment_id`: they come off that shipment, `quantity` is what arrived in good order, `damaged_quantity` comes in as HELD; what the shipment carried and neither tells is short, what
-    is more than it carried is over; the answer tells both. What was short stays IN_TRANSIT where it was shipped from a warehouse of ours, until an ADJUST there.
+    """Goods come in: to `zone_id`, FREE, loose or on `to_handling_unit_id`. With `shipment_id`: they come off that shipment's `handling_unit_id` (absent: the one that carries the lot), `quantity` is what arrived in good order (may be 0),
+    `damaged_quantity` comes in as HELD; what the unit still carries after it is short, what is more than it carried is over; the answer tells both. What is short can be received later; what was shipped from a warehouse of ours
+    stays IN_TRANSIT there until then or until an ADJUST.
     """
     MOVEMENT_KIND_PUT_AWAY: _MovementKind.ValueType  # 2
     """From `zone_id` (`handling_unit_id`) to `to_zone_id` (`to_handling_unit_id`), in `status` (absent: FREE)."""
@@ -59,8 +60,9 @@ class MovementKind(_MovementKind, metaclass=_MovementKindEnumTypeWrapper):
 
 MOVEMENT_KIND_UNSPECIFIED: MovementKind.ValueType  # 0
 MOVEMENT_KIND_RECEIVE: MovementKind.ValueType  # 1
-"""Goods come in: to `zone_id` (and `handling_unit_id`), FREE. With `shipment_id`: they come off that shipment, `quantity` is what arrived in good order, `damaged_quantity` comes in as HELD; what the shipment carried and neither tells is short, what
-is more than it carried is over; the answer tells both. What was short stays IN_TRANSIT where it was shipped from a warehouse of ours, until an ADJUST there.
+"""Goods come in: to `zone_id`, FREE, loose or on `to_handling_unit_id`. With `shipment_id`: they come off that shipment's `handling_unit_id` (absent: the one that carries the lot), `quantity` is what arrived in good order (may be 0),
+`damaged_quantity` comes in as HELD; what the unit still carries after it is short, what is more than it carried is over; the answer tells both. What is short can be received later; what was shipped from a warehouse of ours
+stays IN_TRANSIT there until then or until an ADJUST.
 """
 MOVEMENT_KIND_PUT_AWAY: MovementKind.ValueType  # 2
 """From `zone_id` (`handling_unit_id`) to `to_zone_id` (`to_handling_unit_id`), in `status` (absent: FREE)."""
@@ -95,8 +97,7 @@ class _StockStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StockStat
     STOCK_STATUS_RESERVED: _StockStatus.ValueType  # 2
     STOCK_STATUS_PICKED: _StockStatus.ValueType  # 3
     STOCK_STATUS_HELD: _StockStatus.ValueType  # 4
-    STOCK_STATUS_REJECTED: _StockStatus.ValueType  # 5
-    STOCK_STATUS_IN_TRANSIT: _StockStatus.ValueType  # 6
+    STOCK_STATUS_IN_TRANSIT: _StockStatus.ValueType  # 5
 
 class StockStatus(_StockStatus, metaclass=_StockStatusEnumTypeWrapper):
     """In which state goods are."""
@@ -106,8 +107,7 @@ STOCK_STATUS_FREE: StockStatus.ValueType  # 1
 STOCK_STATUS_RESERVED: StockStatus.ValueType  # 2
 STOCK_STATUS_PICKED: StockStatus.ValueType  # 3
 STOCK_STATUS_HELD: StockStatus.ValueType  # 4
-STOCK_STATUS_REJECTED: StockStatus.ValueType  # 5
-STOCK_STATUS_IN_TRANSIT: StockStatus.ValueType  # 6
+STOCK_STATUS_IN_TRANSIT: StockStatus.ValueType  # 5
 Global___StockStatus: _TypeAlias = StockStatus  # noqa: Y015
 
 class _StockDimension:

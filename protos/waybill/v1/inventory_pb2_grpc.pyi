@@ -34,8 +34,8 @@ class InventoryServiceStub:
     handling unit, status). Stock is the sum of the legs, now or as of any past time. A movement has two times: `time`, when it happened (it may lie in the past,
     never in the future), and `recorded_time`. Sums as of a time are over `time`. Movements of one warehouse are numbered 1, 2, 3, … without gaps in the order in which they were recorded.
 
-    STATUS. Goods in a warehouse are FREE, RESERVED, PICKED (staged for shipping), HELD or REJECTED; between warehouses they are IN_TRANSIT on a shipment. on hand = FREE + RESERVED + PICKED + HELD +
-    REJECTED; available = on hand - held - reserved, where held also counts what stands under a hold of its lot (see HOLDS), and reserved counts RESERVED and PICKED that is not held.
+    STATUS. Goods in a warehouse are FREE, RESERVED, PICKED (staged for shipping) or HELD; between warehouses they are IN_TRANSIT on a shipment. on hand = FREE + RESERVED + PICKED +
+    HELD; available = on hand - held - reserved, where held also counts what stands under a hold of its lot (see HOLDS), and reserved counts RESERVED and PICKED that is not held.
 
     QUANTITIES are decimals as text: digits, at most 12 before and 6 after the point, no sign but where stated, no exponent ("12.5"; "1e3", "12,5", "NaN" and more than six decimals are refused). Units are UN/CEFACT Rec 20 codes. A movement may
     be told in any unit that its item converts (Item.units); the ledger is kept in the item's base unit. A conversion that would need more than six decimals is refused, never rounded.
@@ -127,8 +127,8 @@ class InventoryServiceAsyncStub(InventoryServiceStub):
     handling unit, status). Stock is the sum of the legs, now or as of any past time. A movement has two times: `time`, when it happened (it may lie in the past,
     never in the future), and `recorded_time`. Sums as of a time are over `time`. Movements of one warehouse are numbered 1, 2, 3, … without gaps in the order in which they were recorded.
 
-    STATUS. Goods in a warehouse are FREE, RESERVED, PICKED (staged for shipping), HELD or REJECTED; between warehouses they are IN_TRANSIT on a shipment. on hand = FREE + RESERVED + PICKED + HELD +
-    REJECTED; available = on hand - held - reserved, where held also counts what stands under a hold of its lot (see HOLDS), and reserved counts RESERVED and PICKED that is not held.
+    STATUS. Goods in a warehouse are FREE, RESERVED, PICKED (staged for shipping) or HELD; between warehouses they are IN_TRANSIT on a shipment. on hand = FREE + RESERVED + PICKED +
+    HELD; available = on hand - held - reserved, where held also counts what stands under a hold of its lot (see HOLDS), and reserved counts RESERVED and PICKED that is not held.
 
     QUANTITIES are decimals as text: digits, at most 12 before and 6 after the point, no sign but where stated, no exponent ("12.5"; "1e3", "12,5", "NaN" and more than six decimals are refused). Units are UN/CEFACT Rec 20 codes. A movement may
     be told in any unit that its item converts (Item.units); the ledger is kept in the item's base unit. A conversion that would need more than six decimals is refused, never rounded.
@@ -216,8 +216,8 @@ class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
     handling unit, status). Stock is the sum of the legs, now or as of any past time. A movement has two times: `time`, when it happened (it may lie in the past,
     never in the future), and `recorded_time`. Sums as of a time are over `time`. Movements of one warehouse are numbered 1, 2, 3, … without gaps in the order in which they were recorded.
 
-    STATUS. Goods in a warehouse are FREE, RESERVED, PICKED (staged for shipping), HELD or REJECTED; between warehouses they are IN_TRANSIT on a shipment. on hand = FREE + RESERVED + PICKED + HELD +
-    REJECTED; available = on hand - held - reserved, where held also counts what stands under a hold of its lot (see HOLDS), and reserved counts RESERVED and PICKED that is not held.
+    STATUS. Goods in a warehouse are FREE, RESERVED, PICKED (staged for shipping) or HELD; between warehouses they are IN_TRANSIT on a shipment. on hand = FREE + RESERVED + PICKED +
+    HELD; available = on hand - held - reserved, where held also counts what stands under a hold of its lot (see HOLDS), and reserved counts RESERVED and PICKED that is not held.
 
     QUANTITIES are decimals as text: digits, at most 12 before and 6 after the point, no sign but where stated, no exponent ("12.5"; "1e3", "12,5", "NaN" and more than six decimals are refused). Units are UN/CEFACT Rec 20 codes. A movement may
     be told in any unit that its item converts (Item.units); the ledger is kept in the item's base unit. A conversion that would need more than six decimals is refused, never rounded.

@@ -147,9 +147,10 @@ def upgrade() -> None:
     op.create_index(op.f("ix_stock_warehouse_id_item_id"), "stock", ["warehouse_id", "item_id"], unique=False)
     op.create_table(
         "stock_leg",
-        sa.Column("warehouse_id", sa.String(), nullable=False),
+        sa.Column("ledger", sa.String(), nullable=False),
         sa.Column("number", sa.BigInteger(), nullable=False),
         sa.Column("ordinal", sa.Integer(), nullable=False),
+        sa.Column("warehouse_id", sa.String(), nullable=False),
         sa.Column("zone_id", sa.String(), nullable=False),
         sa.Column("item_id", sa.String(), nullable=False),
         sa.Column("lot_id", sa.String(), nullable=False),
@@ -158,7 +159,7 @@ def upgrade() -> None:
         sa.Column("status", sa.String(), nullable=False),
         sa.Column("quantity", sa.BigInteger(), nullable=False),
         sa.Column("at_us", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("warehouse_id", "number", "ordinal", name=op.f("pk_stock_leg")),
+        sa.PrimaryKeyConstraint("ledger", "number", "ordinal", name=op.f("pk_stock_leg")),
     )
     op.create_index(op.f("ix_stock_leg_lot_id_at_us"), "stock_leg", ["lot_id", "at_us"], unique=False)
     op.create_index(op.f("ix_stock_leg_warehouse_id_item_id_at_us"), "stock_leg", ["warehouse_id", "item_id", "at_us"], unique=False)
