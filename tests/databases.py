@@ -1,4 +1,4 @@
-"""Databases for tests: the migrations run once for each kind, and what a test gets is a copy, or one that was emptied after another test."""
+"""Databases for tests: the migrations run once for each kind; a test gets a copy, or one that was emptied after another test."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.postgres import PostgreSQL
 
 
 class Databases:
-    """`new`: migrated and otherwise empty, for whoever keeps it. `lend` and `take_back`: the same for one test. `bare`: not even migrated."""
+    """`new`: migrated and otherwise empty, to keep. `lend` and `take_back`: the same for one test. `bare`: not even migrated."""
 
     def __init__(self, new_folder: Callable[[], Path], postgres: Callable[[], PostgreSQL]) -> None:
         """`postgres` starts the server at its first call."""

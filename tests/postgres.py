@@ -82,7 +82,7 @@ class PostgreSQL:
         return self._process.pid
 
     def new_database(self, template: str = "template1") -> str:
-        """A new database, empty or with what the database of the URL `template` holds (nobody may be connected to it); its SQLAlchemy URL."""
+        """A new database, empty or a copy of that with the URL `template` (to which nobody may be connected); its SQLAlchemy URL."""
         name = f"waybill_{uuid.uuid4().hex[:12]}"
         self._execute(f'CREATE DATABASE "{name}" TEMPLATE "{template.rpartition("/")[2]}"')
         return f"postgresql+psycopg://postgres@127.0.0.1:{self.port}/{name}"
@@ -96,9 +96,8 @@ class PostgreSQL:
     def restore(self, url: str, rows: dict[str, list[tuple[Any, ...]]]) -> None:
         """Disconnect everybody from a database and let its tables hold `rows` alone: much faster than a new database."""
         with psycopg.connect(self._conninfo(url.rpartition("/")[2]), autocommit=True) as connection:
-            connection.execute(
-                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            )
+            others = "datname = current_database() AND pid <> pg_backend_pid()"
+            connection.execute(f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE {others}".encode())
             connection.execute("SET session_replication_role = replica")  # foreign keys wait until all is there
             connection.execute("; ".join(f'DELETE FROM "{table}"' for table in rows).encode())
             for table, kept in rows.items():

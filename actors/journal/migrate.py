@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ MIGRATION_LOCK = 7_208_541
 """Key of PostgreSQL's advisory lock that lets one process migrate at a time."""
 
 
-def configuration(connection: Connection) -> Config:
+def configuration(connection: Connection | None = None) -> Config:
     """Alembic's configuration, without a file: the scripts are in the package, the connection is given."""
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
@@ -47,15 +48,20 @@ def migrate(url: str, revision: str = "head") -> None:
             if connection.dialect.name == "postgresql":
                 connection.execute(text("SET LOCAL lock_timeout = '60s'"))
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
-            config = configuration(connection)
             current = MigrationContext.configure(connection).get_current_revision()
-            scripts = ScriptDirectory.from_config(config)
-            known = {script.revision for script in scripts.walk_revisions()}
-            if current is not None and current not in known:
+            revisions = _revisions()
+            if current is not None and current not in revisions:
                 raise FailedPrecondition("was written by a newer version of Waybill", field="database", value=current)
-            command.upgrade(config, revision)
+            if revision != "head" or current != revisions[0]:
+                command.upgrade(configuration(connection), revision)
     finally:
         engine.dispose()
+
+
+@cache
+def _revisions() -> list[str]:
+    """All revisions that this version knows, newest first; read once, for it takes longer than looking whether there is anything to do."""
+    return [script.revision for script in ScriptDirectory.from_config(configuration()).walk_revisions()]
 
 
 def differences(url: str) -> list[Any]:
