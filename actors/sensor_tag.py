@@ -15,6 +15,7 @@ import numpy as np
 
 from actors.journal.columns import row_id
 from actors.journal.tables import CarrierPlan, Custody, Excursion, Exposure, Tag, Visit
+from actors.part import Part
 from actors.rules import codec, readings
 from actors.rules.custody import Interval
 from actors.rules.plan import Plan
@@ -44,14 +45,6 @@ from actors.tags.ring import FUTURE, Ring, rows_of
 
 PAST_IDS = 1 << 39
 """Set in the counter part of ids of what was first stated of a closed custody."""
-
-
-@dataclass(slots=True)
-class Part:
-    """What a door sends a shard of one or more gateway messages: readings whose tag column is an index into `ids` (joined by newlines)."""
-
-    ids: bytes
-    batch: Batch
 
 
 @dataclass(slots=True)

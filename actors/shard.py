@@ -32,8 +32,9 @@ from actors.journal.database import reachable
 from actors.journal.prepared import AlertAction, CommitResult, JournalEntry, PreparedCommit
 from actors.journal.queries_tags import TagReads
 from actors.journal.store import open_store
+from actors.part import Part
 from actors.rules.errors import DomainError, InvalidArgument, StorageFull, Superseded, Unavailable
-from actors.sensor_tag import Moved, Part, SensorTags
+from actors.sensor_tag import Moved, SensorTags
 from actors.shipment import ShipmentPopulation
 from actors.tags import queries as tag_queries
 from actors.tags import rows as tag_rows

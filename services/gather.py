@@ -21,10 +21,10 @@ import numpy as np
 import numpy.typing as npt
 from ray.exceptions import RayActorError, RayError
 
+from actors.part import Part
 from actors.rules import readings
 from actors.rules.errors import DomainError, Overloaded, Unavailable
 from actors.rules.readings import Batch
-from actors.sensor_tag import Part
 from services.shards import PATIENCE_S, Backoff, Shards, meaning_of, now_us
 from services.tag_ids import shards_of
 

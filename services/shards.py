@@ -18,7 +18,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from actors.rules.errors import DomainError, Unavailable
 
 BACKOFF_FIRST_S = 0.05
-BACKOFF_MOST_S = 1.0
+BACKOFF_MOST_S = 0.25
 PATIENCE_S = 30.0
 """How long a call without a deadline waits for a shard that is away."""
 
@@ -55,7 +55,7 @@ def meaning_of(error: BaseException) -> BaseException:
 
 
 class Backoff:
-    """Waiting times that double, with jitter: 0.05 s to 1 s."""
+    """Waiting times that double, with jitter: 0.05 s to 0.25 s."""
 
     def __init__(self) -> None:
         self._next = BACKOFF_FIRST_S

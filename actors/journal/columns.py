@@ -12,6 +12,7 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import declared_attr, registry
 from sqlalchemy.types import TypeDecorator
 from sqlmodel import SQLModel
+from sqlmodel.main import SQLModelConfig
 
 QUANTITY_DECIMALS = 6
 """A quantity keeps this many decimals; the largest is about 9.2e12 of its unit."""
@@ -68,7 +69,12 @@ def row_id(shard: int, counter: int) -> int:
 
 
 class Row(SQLModel, registry=_registry):
-    """Base of all tables: table names in snake case, one metadata with named constraints."""
+    """Base of all tables: table names in snake case, one metadata with named constraints.
+
+    Tables do not validate, so their validators are not built: it would cost every process a fifth of a second when it starts.
+    """
+
+    model_config = SQLModelConfig(defer_build=True)
 
     @declared_attr.directive
     def __tablename__(cls) -> str:

@@ -8,10 +8,11 @@ import numpy as np
 
 from actors.journal.prepared import JournalEntry, PreparedCommit
 from actors.journal.tables import CarrierPlan, Custody, Excursion, Exposure, Tag, Visit
+from actors.part import Part
 from actors.rules import codec, readings
 from actors.rules.plan import Plan
 from actors.rules.readings import I4, U1, Batch
-from actors.sensor_tag import Moved, Part, SensorTags
+from actors.sensor_tag import Moved, SensorTags
 from actors.tags import rows as tag_rows
 from actors.tags.commands import COMMANDS
 from actors.tags.ring import Ring

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.journal.tables import Custody, Visit
+from actors.part import Part
 from actors.rules.readings import FOREVER_US, Batch, subset
-from actors.sensor_tag import Part
 from actors.tags import queries
 from actors.tags.columns import MIN_US
 from tests.actors.memory import OneShard

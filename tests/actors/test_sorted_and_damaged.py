@@ -16,11 +16,12 @@ from actors.journal.prepared import JournalEntry, PreparedCommit
 from actors.journal.queries_tags import TagReads
 from actors.journal.store import Store, open_store
 from actors.journal.tables import CarrierPlan, Event, Excursion, ExcursionRevision, ShardOwner, Tag
+from actors.part import Part
 from actors.rules.errors import Unavailable
 from actors.rules.plan import make_plan
 from actors.rules.profiles import Limit, Profile
 from actors.rules.readings import ACCEPTED, DUPLICATE, MINUTE_US, U1, Batch
-from actors.sensor_tag import Moved, Part, SensorTags
+from actors.sensor_tag import Moved, SensorTags
 from actors.tags import rows as tag_rows
 from actors.tags.commands import COMMANDS
 from actors.tags.ring import Ring

@@ -7,8 +7,8 @@ from sqlmodel import col
 
 from actors.directory import now_us
 from actors.journal.tables import JournalBatch, Segment
+from actors.part import Part
 from actors.rules.readings import DUPLICATE, MINUTE_US, Batch
-from actors.sensor_tag import Part
 from tests.acceptance.client import eventually
 from tests.actors.system import System
 

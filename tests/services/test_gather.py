@@ -15,9 +15,9 @@ import pytest
 from ray.exceptions import ActorUnavailableError
 
 from actors.directory import shard_of
+from actors.part import Part
 from actors.rules.errors import DomainError, Overloaded, StorageFull, Unavailable
 from actors.rules.readings import ACCEPTED, DUPLICATE, Batch
-from actors.sensor_tag import Part
 from services.gather import CALLS_IN_FLIGHT, Gatherer
 
 N = 3
