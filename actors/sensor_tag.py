@@ -454,6 +454,7 @@ class SensorTags:
         custody = self.head.custodies.get(tag)
         if custody is None:
             return
+        self.head.note_remade([tag])
         if self.head.tags[tag]["special"]:
             known = self.series.get(tag)
             batch = known.batch if known is not None else self._series_since(tag, custody.from_us)[1]

@@ -6,7 +6,7 @@ them on; late ones are judged in `late.py`, and the difference to what was state
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -63,6 +63,8 @@ class Head:
         self.custodies = Custodies()
         self.excursions: dict[int, list[StatedExcursion]] = {}
         self.stated_visits: dict[int, list[StatedVisit]] = {}
+        self.remade: dict[int, int] = {}
+        """Tags whose judged rows were made anew other than by late readings, with the ring's row number then: see Checkpoints.secure."""
         self._blanks: dict[tuple[int, ...], tuple[int, int]] = {}
         self._blank_tracks = RowPool(exposure.TRACK)
         self._blank_visits = RowPool(geofence.VISIT)
@@ -84,6 +86,7 @@ class Head:
     def bind(self, custody: OpenCustody, carrier: Carrier) -> None:
         """The tag rides on `carrier` from now on: fresh tracks and visits that have seen nothing."""
         tag = custody.tag
+        self.note_remade([tag])
         self.custodies.put(custody)
         tracks, visits = self.fresh_rows(custody, carrier, FOREVER_US)
         self.first[tag], self.count[tag] = self.tracks.take(len(tracks)), len(tracks)
@@ -102,9 +105,15 @@ class Head:
         mkt = any(spec.mode == exposure.MKT for spec in carrier.tracks)
         row["special"] = (row["special"] & SPECIAL_QUALITY) | (SPECIAL_MKT if mkt else 0)
 
+    def note_remade(self, tags: Iterable[int]) -> None:
+        """Copies of these tags' rows that were taken before are of no use."""
+        number = int(self.ring.head[0])
+        self.remade.update((tag, number) for tag in tags)
+
     def unbind(self, tag: int) -> OpenCustody:
         """The tag rides nowhere from now on; its rows are given back. What it stated is the caller's to keep."""
         custody = self.custodies.pop(tag)
+        self.note_remade([tag])
         row = self.tags[tag]
         self.tracks.give(int(self.first[tag]), int(self.count[tag]))
         self.visits.give(int(self.visit_first[tag]), int(self.visit_count[tag]))

@@ -2,11 +2,12 @@
 
 A tag's checkpoint is a copy of its rows that holds every reading up to `checkpoint_us`. A reading later than that goes back to it, an
 earlier one to the start of the custody, on the ring's rows or, where the ring does not reach, on the journal's. Checkpoints move on
-when late readings come, and before the readings after them leave the ring (`Checkpoints.secure`).
+when late readings come, and twice in a turn of the ring (`Checkpoints.secure`).
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -31,6 +32,9 @@ CHECKPOINT_MOVES = 64
 
 SLICES = 64
 """In one half turn of the ring every tag is looked at once, in so many steps."""
+
+STAGED_SLICES = 8
+"""A copy of the head becomes a checkpoint so many steps later: readings that come late by less find the checkpoint before them."""
 
 ReadJournal = Callable[[list[int], int, int], tuple[I4, Batch]]
 """(tags, from_us, until_us) -> (position in `tags` of each row, rows): all judged readings of the tags, this commit's included."""
@@ -63,9 +67,9 @@ class Told(NamedTuple):
 
 
 @nb.njit(cache=True, nogil=True)
-def _splits(start: I8, order: I8, sensed_us: I8, before_us: I8, leaving: Bools, lag: int) -> I8:
-    """Per group how many of its first readings a checkpoint may hold: those before `before_us` but the last `lag`, and at least all that
-    are leaving the ring; all readings of one sensed time or none.
+def _splits(start: I8, order: I8, sensed_us: I8, before_us: I8, lag: int) -> I8:
+    """Per group how many of its first readings a checkpoint may hold: those before `before_us` but the last `lag`; all readings of one
+    sensed time or none.
     """
     splits = np.zeros(len(start) - 1, dtype=np.int64)
     for g in range(len(start) - 1):
@@ -75,14 +79,35 @@ def _splits(start: I8, order: I8, sensed_us: I8, before_us: I8, leaving: Bools, 
             at += 1
         while at > 0 and begin + at < stop and sensed_us[order[begin + at - 1]] == sensed_us[order[begin + at]]:
             at -= 1
-        for k in range(stop - 1, begin + at - 1, -1):
-            if leaving[order[k]]:
-                at = k + 1 - begin
-                while begin + at < stop and sensed_us[order[begin + at]] == sensed_us[order[begin + at - 1]]:
-                    at += 1
-                break
         splits[g] = at
     return splits
+
+
+class _Staged(NamedTuple):
+    """A copy of the head's rows of some tags, taken when the ring was at row `number`. lengths, visit_lengths: per tag its rows."""
+
+    number: int
+    tags: I4
+    newest_us: I8
+    lengths: I4
+    visit_lengths: I4
+    tracks: exposure.Rows
+    visits: exposure.Rows
+
+
+@nb.njit(cache=True, nogil=True)
+def _only_newer(ring_last: I8, newest_us: I8, begin: int, capacity: int, sensed_us: I8, previous: I8) -> Bools:
+    """Per tag whether all its readings from ring row `begin` on are newer than `newest_us`."""
+    newer = np.ones(len(ring_last), dtype=np.bool_)
+    for i in range(len(ring_last)):
+        number = ring_last[i]
+        while number >= begin:
+            slot = number % capacity
+            if sensed_us[slot] <= newest_us[i]:
+                newer[i] = False
+                break
+            number = previous[slot]
+    return newer
 
 
 class Checkpoints:
@@ -92,6 +117,7 @@ class Checkpoints:
         self.head = head
         self._cursor = 0
         self._due = 0
+        self._staged: deque[_Staged] = deque()
 
     def judge_again(self, tags: I4, earliest_us: I8, cause: str, changes: Changes, read_journal: ReadJournal) -> None:
         """Judge the open custodies of `tags` again, each from before its earliest changed sensed time."""
@@ -100,6 +126,8 @@ class Checkpoints:
         tags, earliest_us = tags[riding], earliest_us[riding]
         if not len(tags):
             return
+        if cause != "late":
+            head.note_remade(tags.tolist())
         rows = head.tags[tags]
         use = (rows["checkpoint_us"] > MIN_US) & (rows["checkpoint_us"] < earliest_us)
         from_us = np.where(use, rows["checkpoint_us"] + 1, rows["custody_from_us"])
@@ -120,9 +148,10 @@ class Checkpoints:
             self._revise(one, cause, changes)
 
     def secure(self) -> None:
-        """Give tags their first checkpoint before their readings leave the ring: a few tags at a time, all of them in half a turn.
+        """Keep the checkpoint of every tag within the ring: a few tags at a time, all of them in half a turn.
 
-        Later ones come with late readings, from the ring or, where a tag had none for a whole turn, from the journal.
+        A copy of the head is taken, and kept as the checkpoint some readings later if nothing earlier than it came meanwhile: no reading is
+        judged for it. A tag whose checkpoint is not in the ring all the same (readings came late) is judged from the journal.
         """
         head, ring = self.head, self.head.ring
         step = max(ring.capacity // (2 * SLICES), 1)
@@ -135,33 +164,51 @@ class Checkpoints:
             tags = np.arange(self._cursor, min(self._cursor + size, head.size), dtype=np.int32)
             self._cursor = 0 if self._cursor + size >= head.size else self._cursor + size
             if now >= ring.capacity // 2:
-                self._secure(tags)
+                self._stage(tags)
+        while self._staged and now - self._staged[0].number >= STAGED_SLICES * step:
+            self._keep_staged(self._staged.popleft())
+        if not self._staged:
+            head.remade.clear()
 
-    def _secure(self, tags: I4) -> None:
-        head, ring = self.head, self.head.ring
+    def _stage(self, tags: I4) -> None:
+        head = self.head
         rows = head.tags[tags]
         rides = (head.count[tags] + head.visit_count[tags]) > 0
-        tags = tags[rides & (rows["special"] == 0) & (rows["checkpoint_us"] == MIN_US) & (rows["newest_us"] >= rows["custody_from_us"])]
-        if not len(tags):
-            return
+        tags = tags[rides & (rows["special"] == 0) & (rows["newest_us"] >= rows["custody_from_us"])]
+        if len(tags):
+            count, visit_count = head.count[tags], head.visit_count[tags]
+            tracks = head.tracks.rows[block_index(head.first[tags], count)]
+            visits = head.visits.rows[block_index(head.visit_first[tags], visit_count)]
+            self._staged.append(_Staged(int(head.ring.head[0]), tags, head.tags["newest_us"][tags], count, visit_count, tracks, visits))
+
+    def _keep_staged(self, staged: _Staged) -> None:
+        """What was copied becomes the checkpoint of those tags that have had only newer readings since."""
+        head, ring = self.head, self.head.ring
+        rows = head.tags[staged.tags]
+        good = (rows["special"] == 0) & (rows["checkpoint_us"] < staged.newest_us)
+        good &= _only_newer(
+            np.ascontiguousarray(rows["ring_last"]), staged.newest_us, staged.number, ring.capacity, ring.sensed_us, ring.previous
+        )
+        if head.remade:
+            good &= np.array([head.remade.get(tag, -1) < staged.number for tag in staged.tags.tolist()], np.bool_)
+        first, visit_first = np.cumsum(staged.lengths) - staged.lengths, np.cumsum(staged.visit_lengths) - staged.visit_lengths
+        self._keep(
+            staged.tags[good], staged.newest_us[good],
+            staged.tracks[block_index(first[good], staged.lengths[good])],
+            staged.visits[block_index(visit_first[good], staged.visit_lengths[good])],
+        )  # fmt: skip
+
+    def _keep(self, tags: I4, held_us: I8, tracks: exposure.Rows, visits: exposure.Rows) -> None:
+        """Checkpoints of some tags: their rows, block after block, hold every reading up to `held_us`."""
+        head = self.head
+        for tag in tags[head.tags["checkpoint_tracks"][tags] < 0].tolist():
+            row = head.tags[tag]
+            row["checkpoint_tracks"] = head.old_tracks.take(int(head.count[tag]))
+            row["checkpoint_visits"] = head.old_visits.take(int(head.visit_count[tag]))
         rows = head.tags[tags]
-        use = np.zeros(len(tags), np.bool_)
-        position, slots, complete = rows_of(ring, rows, rows["custody_from_us"], np.full(len(tags), FOREVER_US, np.int64))
-        whole = np.flatnonzero(complete)
-        if not len(whole):
-            return
-        position, slots = self._of_whole(position, slots, complete)
-        newest = int(ring.head[0]) - 1
-        leaving = (newest - slots) % ring.capacity >= ring.capacity // 2
-        if not leaving.any():
-            return
-        batch = self._ring_batch(position, slots)
-        tags, use = tags[whole], use[whole]
-        groups = self._groups(batch, len(tags))
-        work = self._work(tags, use)
-        no_late = np.full(len(groups.tag), FOREVER_US, np.int64)
-        splits = self._split(groups, batch, no_late, leaving)
-        self._move(tags, groups, splits, work, batch)
+        head.old_tracks.rows[block_index(rows["checkpoint_tracks"], head.count[tags])] = tracks
+        head.old_visits.rows[block_index(rows["checkpoint_visits"], head.visit_count[tags])] = visits
+        head.tags["checkpoint_us"][tags] = held_us
 
     # ---------------------------------------------------------------- parts
 
@@ -200,13 +247,6 @@ class Checkpoints:
             visits[block_index(visit_first[anew], visit_count[anew])] = fresh_visits
         return Work(work, first, count, visits, visit_first, visit_count)
 
-    @staticmethod
-    def _split(groups: Groups, batch: Batch, before_us: I8, leaving: Bools) -> I8:
-        splits: I8 = _splits(
-            frozen(groups.start), frozen(groups.order), frozen(batch.sensed_us), frozen(before_us), frozen(leaving), CHECKPOINT_LAG
-        )
-        return splits
-
     def _move(self, tags: I4, groups: Groups, splits: I8, work: Work, batch: Batch) -> tuple[exposure.Rows, exposure.Rows]:
         """Judge the first `splits` readings of each group on `work`, and keep what it is then as their tags' checkpoints."""
         moving = splits > 0
@@ -220,18 +260,9 @@ class Checkpoints:
         )
         told = self._feed(work, ahead, batch)
         held_us = batch.sensed_us[groups.order[starts + splits[moving] - 1]]
-        head, chosen = self.head, groups.tag[moving]
-        moved = tags[chosen]
-        for tag in moved[head.tags["checkpoint_tracks"][moved] < 0].tolist():
-            row = head.tags[tag]
-            row["checkpoint_tracks"] = head.old_tracks.take(int(head.count[tag]))
-            row["checkpoint_visits"] = head.old_visits.take(int(head.visit_count[tag]))
-        rows = head.tags[moved]
-        count, visit_count = work.lengths[chosen], work.visit_lengths[chosen]
-        head.old_tracks.rows[block_index(rows["checkpoint_tracks"], count)] = work.tracks[block_index(work.first[chosen], count)]
-        from_visits = block_index(work.visit_first[chosen], visit_count)
-        head.old_visits.rows[block_index(rows["checkpoint_visits"], visit_count)] = work.visits[from_visits]
-        head.tags["checkpoint_us"][moved] = held_us
+        chosen = groups.tag[moving]
+        tracks = work.tracks[block_index(work.first[chosen], work.lengths[chosen])]
+        self._keep(tags[chosen], held_us, tracks, work.visits[block_index(work.visit_first[chosen], work.visit_lengths[chosen])])
         return told
 
     def _feed(self, work: Work, groups: Groups, batch: Batch) -> tuple[exposure.Rows, exposure.Rows]:
@@ -244,7 +275,7 @@ class Checkpoints:
         work = self._work(tags, use)
         visits_before = work.visits.copy()
         begin_us = np.where(use, head.tags["checkpoint_us"][tags], MIN_US)
-        splits = self._split(groups, batch, earliest_us[groups.tag], np.zeros(len(batch), np.bool_))
+        splits = _splits(frozen(groups.start), frozen(groups.order), frozen(batch.sensed_us), earliest_us[groups.tag], CHECKPOINT_LAG)
         splits[use[groups.tag] & (splits < CHECKPOINT_MOVES)] = 0
         head.tags["checkpoint_us"][tags[~use]] = MIN_US  # one that was there does not hold what came before it
         told = [self._move(tags, groups, splits, work, batch)]
