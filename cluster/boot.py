@@ -15,7 +15,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -34,6 +34,8 @@ from cluster.settings import LOOPBACK, Settings, SettingsError
 log = logging.getLogger("waybill.boot")
 
 POLL_S = 0.05
+SPARE_READY = "spare door ready, process"
+"""What a spare door (services.door) prints when it may be called, with its pid; not imported, to start faster."""
 
 
 @dataclass
@@ -49,6 +51,7 @@ class Running:
     shards: dict[int, Any] = field(default_factory=dict)
     committer: Recorded | None = None
     doors: dict[int, Recorded] = field(default_factory=dict)
+    spare: Recorded | None = None
     heads: list[Recorded] = field(default_factory=list)
     helpers: list[Recorded] = field(default_factory=list)
     owns_ray: bool = False
@@ -64,6 +67,10 @@ class Running:
     def processes(self) -> list[Recorded]:
         """The processes that are watched. The shards are Ray's, which watches them."""
         return [*self.doors.values(), *([self.committer] if self.committer else []), *self.heads]
+
+    def everything(self) -> list[Recorded]:
+        """All processes that this Waybill must end."""
+        return [*self.processes(), *([self.spare] if self.spare else []), *self.helpers]
 
     def start_committer(self) -> None:
         """Start the one process that writes to the SQLite file; return when it takes commits."""
@@ -83,12 +90,31 @@ class Running:
         return lambda: _wait(ready, "the committer", log_file, self.settings.start_timeout_s, [committer])
 
     def start_door(self, number: int) -> Recorded:
-        """Start door process `number`; it shares the port with the others."""
-        log_file = _logs(self.settings, f"door-{number}")
-        config = json.dumps(door_config(self.settings, self.ray_address))
-        self.doors[number] = spawn(f"door {number}", "services.door", [], log_file, {}, secret=config)
+        """Start door process `number`; it shares the port with the others. A spare door that is ready takes the place at once."""
+        spare, self.spare = self.spare, None
+        if spare is not None and spare.alive() and self._spare_ready(spare):
+            os.kill(spare.pid, signal.SIGUSR1)
+            self.doors[number] = replace(spare, name=f"door {number}")
+        else:
+            if spare is not None:
+                spare.end(0)
+            log_file = _logs(self.settings, f"door-{number}")
+            config = json.dumps(door_config(self.settings, self.ray_address))
+            self.doors[number] = spawn(f"door {number}", "services.door", [], log_file, {}, secret=config)
         self.record()
         return self.doors[number]
+
+    def start_spare(self) -> None:
+        """Start a door that listens only when it is needed, where the settings ask for it and there is only one door."""
+        if not self.settings.spares or self.settings.doors > 1 or (self.spare is not None and self.spare.alive()):
+            return
+        config = json.dumps({**door_config(self.settings, self.ray_address), "spare": True})
+        self.spare = spawn("spare door", "services.door", [], _logs(self.settings, "door-spare"), {}, secret=config)
+        self.record()
+
+    def _spare_ready(self, spare: Recorded) -> bool:
+        """Whether a spare door says that it may be called."""
+        return f"{SPARE_READY} {spare.pid}\n".encode() in _logs(self.settings, "door-spare").read_bytes()
 
     def wait_until_serving(self) -> None:
         """Return when the doors say that they serve. Raises StartError where a door ends or time runs out."""
@@ -97,7 +123,7 @@ class Running:
 
     def record(self) -> None:
         """Write the processes down for a successor."""
-        write_record(self.settings.data_dir / "processes.json", [*self.processes(), *self.helpers])
+        write_record(self.settings.data_dir / "processes.json", self.everything())
 
     def stop(self) -> None:
         """End everything that this Waybill started, doors first, so that nothing taken is lost. Can be called again."""
@@ -106,6 +132,9 @@ class Running:
         for door in self.doors.values():  # without Ray a door can finish nothing
             door.end(patience, first=signal.SIGTERM if ray_serves else signal.SIGKILL)
         self.doors = {}
+        if self.spare is not None:
+            self.spare.end(patience)
+        self.spare = None
         for number in self.shards if ray_serves else ():
             _end_shard(self.settings, number)
         self.shards = {}
@@ -158,7 +187,7 @@ def start(settings: Settings, *, say: Callable[[str], None] = log.info) -> Runni
             running.start_door(number)
         _wait_for_shards(settings, shards)
         if running.owns_ray:
-            running.helpers = [one for one in ray_node.helpers(others) if one.pid not in {part.pid for part in running.processes()}]
+            running.helpers = [one for one in ray_node.helpers(others) if one.pid not in {part.pid for part in running.everything()}]
             running.record()
         running.wait_until_serving()
         return running
@@ -182,6 +211,7 @@ def door_config(settings: Settings, ray_address: str) -> dict[str, Any]:
         "tls_client_ca": _absolute(settings.tls_client_ca),
         "reflection": settings.reflection,
         "auto_register": settings.auto_register,
+        "report_key": _absolute(settings.signing_key),
         "gather_ms": settings.gather_ms,
         "in_flight_bytes": settings.in_flight_bytes,
         "log_level": settings.log_level,

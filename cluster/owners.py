@@ -77,6 +77,8 @@ class Owners:
         self._engine = reader(settings.url_text, connections=1)
         self._clock = clock
         self._seen: dict[int, tuple[int, int, float]] = {}  # shard: epoch, heartbeat, since when both stand still
+        self._epochs: dict[int, int] = {}
+        self._moved: set[str] = set()
 
     def overdue(self) -> list[Overdue]:
         """Owners that are overdue now; none where the database cannot be asked."""
@@ -88,6 +90,11 @@ class Owners:
             return []
         return [found for row in rows if (found := self._judge(row)).late_s > self._timeout_s]
 
+    def moved(self) -> set[str]:
+        """Nodes on which owners have taken their shards since this was last asked."""
+        moved, self._moved = self._moved, set()
+        return moved
+
     def forget(self) -> None:
         """Count from now on: what carries the heartbeats was away."""
         self._seen.clear()
@@ -98,6 +105,9 @@ class Owners:
         if (epoch, heartbeat_us) != (row.epoch, row.heartbeat_us):
             since = now
         self._seen[row.shard] = (row.epoch, row.heartbeat_us, since)
+        if row.epoch != self._epochs.get(row.shard):
+            self._epochs[row.shard] = row.epoch
+            self._moved.add(row.node)
         return Overdue(row.shard, row.pid, row.pid_started, row.node, row.acquired_us, now - since)
 
     def close(self) -> None:

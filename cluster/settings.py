@@ -52,11 +52,21 @@ class Settings(BaseModel):
     host: str = Field("127.0.0.1", min_length=1, description="Address the doors listen on. Anything but loopback needs TLS.")
     port: int = Field(50051, ge=0, le=65535, description="Port the doors listen on; 0: any free one.")
     doors: int = Field(1, ge=1, le=64, description="Number of door processes; they share the port.")
+    spares: bool = Field(
+        True, description="Keep one started door (where there is one only) and one started shard process in reserve, about 200 MB each: "
+        "what dies is replaced in a second instead of four.",
+    )  # fmt: skip
     tls_cert: Path | None = Field(None, description="PEM file of the doors' certificate chain.")
     tls_key: Path | None = Field(None, description="PEM file of its private key.")
     tls_client_ca: Path | None = Field(None, description="PEM file of the authority that client certificates must come from (mutual TLS).")
     reflection: bool = Field(False, description="Serve gRPC reflection (for grpcurl and the like).")
     auto_register: bool = Field(True, description="Register an unknown tag by its first reading; off: such readings are refused.")
+
+    report_key: Path | None = Field(
+        None,
+        description="PEM file of the Ed25519 key that reports are signed with (`waybill keys make` makes one). "
+        "Empty: `report-key.pem` in the data folder where it is there, else reports are not signed.",
+    )
 
     gather_ms: float = Field(2.0, ge=0, le=1000, description="How long a door gathers readings of all streams before it calls the shards.")
     in_flight_bytes: Bytes = Field(256 << 20, description="Bytes of readings in flight in one door; beyond: RESOURCE_EXHAUSTED.")

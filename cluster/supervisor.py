@@ -15,13 +15,15 @@ from collections.abc import Callable
 from functools import partial
 from types import FrameType
 
-from cluster import boot, owners
+from cluster import boot, owners, ray_node
 from cluster.boot import Running
 from cluster.settings import Settings
 
 log = logging.getLogger("waybill.supervisor")
 
-POLL_S = 0.5
+POLL_S = 0.1
+OWNERS_S = 0.5
+"""Processes are looked at often, the database less so."""
 BACKOFF_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 CALM_S = 60.0
 """A part that ran this long is started at once when it dies; one that dies sooner waits longer each time."""
@@ -45,8 +47,11 @@ class Supervisor:
 
     def run(self) -> None:
         """Watch until `stopping` is set."""
+        due = self._clock()
         while not self.stopping.wait(POLL_S):
-            self.check()
+            if self._clock() >= due or not all(process.alive() for process in self.running.processes()):
+                self.check()
+                due = self._clock() + OWNERS_S
 
     def check(self) -> None:
         """Look once at every part and mend what is broken, each part no sooner than its backoff allows."""
@@ -64,10 +69,23 @@ class Supervisor:
             self._say(f"shard {owner.shard}: no heartbeat for {owner.late_s:.0f} s")
             if not owner.end():
                 self._mend(f"shard {owner.shard}", partial(boot.ensure_shard, self.running, owner.shard))
+        self._keep_spares()
 
     def close(self) -> None:
         """Let go of the database. What was watched keeps running."""
         self._owners.close()
+
+    def _keep_spares(self) -> None:
+        """Replace what was taken from the reserve."""
+        moved = self._owners.moved()
+        if not self.running.settings.spares:
+            return
+        try:
+            self.running.start_spare()
+            if moved:
+                ray_node.start_spare(moved)
+        except Exception as error:  # the reserve only makes things faster
+            log.warning("the reserve could not be filled: %r", error)
 
     def _mend(self, name: str, start: Callable[[], object]) -> None:
         now = self._clock()

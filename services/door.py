@@ -3,7 +3,8 @@
     python -m services.door < config.json           # what the roof does; passwords never stand in an argument
     python -m services.door --settings-json '{...}'
 
-The configuration is one JSON object, see `Config`. SIGTERM ends it gracefully: it answers what it has taken, then leaves.
+The configuration is one JSON object, see `Config`. SIGTERM ends it gracefully: it answers what it has taken, then leaves. A spare door
+(`spare` in its configuration) does everything but listen until SIGUSR1 tells it to: it takes the place of a dead one at once.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import asyncio
 import json
 import logging
+import os
 import signal
 import sys
 from collections.abc import Mapping
@@ -59,9 +61,13 @@ MESSAGE_BYTES_MAX = 16 << 20
 """What the transport takes; between this and wire.BYTES_MAX a message is refused with a reason instead of by the transport."""
 STREAMS_MAX = 1_000
 """Concurrent calls of one connection."""
+SPARE_READY = "spare door ready, process"
+"""What a spare door prints with its pid when it may be called."""
 GRACE_S = 5.0
 """How long calls may take to end when the door closes."""
-SERVICES = tuple(f"waybill.v1.{name}Service" for name in ("Telemetry", "Shipment", "Warehouse", "Tag", "Profile", "Item", "Alert"))
+SERVICES = tuple(
+    f"waybill.v1.{name}Service" for name in ("Telemetry", "Shipment", "Warehouse", "Tag", "Profile", "Item", "Alert", "Report")
+)
 INGEST = frozenset({"/waybill.v1.TelemetryService/Ingest", "/waybill.v1.TelemetryService/IngestBatch"})
 """Methods whose requests are checked by services.wire, as arrays."""
 
@@ -91,6 +97,7 @@ class Config:
     auto_register: bool = True
     gather_ms: float = 2.0
     in_flight_bytes: int = 256 << 20
+    spare: bool = False
     log_level: str = "INFO"
 
     @classmethod
@@ -220,11 +227,25 @@ async def serve(config: Config) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked.set)
-    port = await door.open()
-    log.info("serving on %s (port %d)", config.address, port)
-    await asked.wait()
+    if config.spare:
+        await _called(loop, asked)
+    if not asked.is_set():
+        port = await door.open()
+        log.info("serving on %s (port %d)", config.address, port)
+        await asked.wait()
     log.info("closing")
     await door.close()
+
+
+async def _called(loop: asyncio.AbstractEventLoop, asked: asyncio.Event) -> None:
+    """Wait for SIGUSR1, or for the end."""
+    called = asyncio.Event()
+    loop.add_signal_handler(signal.SIGUSR1, called.set)
+    print(SPARE_READY, os.getpid(), flush=True)
+    waits = [asyncio.create_task(called.wait()), asyncio.create_task(asked.wait())]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
 
 
 def main() -> int:

@@ -88,7 +88,7 @@ def ray_session() -> Iterator[None]:
     from cluster import ray_node
     from cluster.settings import load
 
-    ray_node.connect(load({}, ray_namespace="tests"))
+    ray_node.connect(load({}, ray_namespace="tests", spares=False))
     heads = ray_node.head_processes()
     yield
     if ray.is_initialized():
@@ -105,7 +105,7 @@ def start_waybill(
 
     def run(kind: str, **given: object) -> Running:
         namespace = f"waybill-{uuid.uuid4().hex[:8]}"
-        chosen = {"shards": 2, "port": 0, "data_dir": tmp_path_factory.mktemp("waybill-data"), "ray_namespace": namespace}
+        chosen = {"shards": 2, "port": 0, "spares": False, "data_dir": tmp_path_factory.mktemp("waybill-data"), "ray_namespace": namespace}
         if "database_url" not in given:
             chosen["database_url"] = new_database(kind)
         return start(load({}, **{**chosen, **given}))

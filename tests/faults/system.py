@@ -50,6 +50,10 @@ class Nodes:
     """A Ray cluster of several nodes on this machine, whose raylets can be killed."""
 
     def __init__(self, workers: int) -> None:
+        from cluster.ray_node import SPARES, TUNING
+
+        for name, value in {**TUNING, **SPARES}.items():  # as an operator gives them to `ray start`
+            os.environ.setdefault(name, value)
         from ray.cluster_utils import Cluster
 
         self._small = {"num_cpus": 2, "object_store_memory": 100 << 20}
