@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from typing import Any, TypeAlias
 
 from sqlalchemy import BigInteger, Connection, bindparam, delete, func, insert, select, text, update
@@ -19,7 +18,10 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, StatementError
 
 from actors.journal import outbox, rows
 from actors.journal.apply_alerts import alerts_of, apply_actions, apply_conditions, apply_excursions, lock_conditions
+from actors.journal.apply_holds import act, lock_carriers, on_excursions
+from actors.journal.apply_stock import apply_stock
 from actors.journal.columns import dumps
+from actors.journal.once import Once
 from actors.journal.prepared import AlertAction as AlertAction
 from actors.journal.prepared import CommitResult as CommitResult
 from actors.journal.prepared import Condition as Condition
@@ -52,13 +54,20 @@ EVENT, COUNTER, SNAPSHOT = rows.table_of(Event), rows.table_of(EventCounter), ro
 MAILBOX = rows.table_of(Mailbox)
 
 _MINE = (OWNER.c.shard == bindparam("its_shard")) & (OWNER.c.epoch == bindparam("its_epoch"))
-_MOVE_HEAD = (
-    update(OWNER).where(_MINE & (OWNER.c.journal_head == bindparam("before"))).values(journal_head=bindparam("sequence", type_=BigInteger))
+_MOVE_HEAD = Once(
+    lambda _: (
+        update(OWNER)
+        .where(_MINE & (OWNER.c.journal_head == bindparam("before")))
+        .values(journal_head=bindparam("sequence", type_=BigInteger))
+    )
 )
-_HOLD_FENCE = select(OWNER.c.shard).where(_MINE).with_for_update(read=True)
+_HOLD_FENCE = Once(lambda _: select(OWNER.c.shard).where(_MINE).with_for_update(read=True))
 _HEAD = select(OWNER.c.journal_head).where(_MINE)
-_INSERT_BATCH = insert(BATCH)
-_COUNT_ON = update(COUNTER).values(number=COUNTER.c.number + bindparam("more", type_=BigInteger)).returning(COUNTER.c.number)
+_INSERT_BATCH = Once(lambda _: insert(BATCH), BATCH.columns.keys())
+_NUMBER = Once(lambda _: select(COUNTER.c.number))
+_COUNT_ON = Once(
+    lambda _: update(COUNTER).values(number=COUNTER.c.number + bindparam("more", type_=BigInteger)).returning(COUNTER.c.number)
+)
 
 
 class _AlreadyDone(Exception):
@@ -72,15 +81,17 @@ def apply(connection: Connection, commits: Sequence[PreparedCommit]) -> list[Ans
     the connection or the disk failed: then nothing of the transaction may be trusted.
     """
     lock_conditions(connection, commits)
+    lock_carriers(connection, commits)
     answers: list[Answer] = []
+    messages: list[outbox.Message] = []
     numbered: list[tuple[CommitResult, int]] = []
     events: list[dict[str, Any]] = []
     for commit in commits:
         try:
             with rows.savepoint(connection):
-                result, drafts = _apply_one(connection, commit)
+                result, drafts, told = _apply_one(connection, commit)
         except _AlreadyDone:
-            result, drafts = CommitResult(already_done=True, alerts=alerts_of(connection, commit.actions)), []
+            result, drafts, told = CommitResult(already_done=True, alerts=alerts_of(connection, commit.actions)), [], []
         except DomainError as refused:
             answers.append(refused)
             continue
@@ -94,15 +105,18 @@ def apply(connection: Connection, commits: Sequence[PreparedCommit]) -> list[Ans
             continue
         answers.append(result)
         events += drafts
+        messages += told
         numbered.append((result, len(drafts)))
+    if messages:  # after all else, so that destinations are locked for a short time and in one order
+        events += _post(connection, messages, max(commit.now_us for commit in commits))
     if numbered:
         _number(connection, events, numbered)
     return answers
 
 
-def _apply_one(connection: Connection, commit: PreparedCommit) -> tuple[CommitResult, list[dict[str, Any]]]:
+def _apply_one(connection: Connection, commit: PreparedCommit) -> tuple[CommitResult, list[dict[str, Any]], list[outbox.Message]]:
     _fence(connection, commit)
-    if commit.commit_key is not None:
+    if commit.commit_key is not None and commit.stock is None:  # movements have keys of their own, and give their answers again
         _claim_key(connection, commit.commit_key, commit.now_us)
     for model, key, etag in commit.expect:
         rows.expect(connection, rows.table_of(model), key, etag)
@@ -117,14 +131,27 @@ def _apply_one(connection: Connection, commit: PreparedCommit) -> tuple[CommitRe
         rows.upsert(connection, rows.table_of(model), many)
     drafts = [*commit.events]
     changes = []
+    messages: list[outbox.Message] = []
+    recorded: list[dict[str, Any]] = []
     if commit.excursions:
         told, outcomes = apply_excursions(connection, commit.excursions, commit.now_us)
         drafts += told
         changes += outcomes
+        held = on_excursions(connection, [draft.body for draft in told], commit.now_us)
+        drafts += held.events
+        messages += held.messages
     if commit.conditions:
         changes += apply_conditions(connection, commit.conditions, commit.now_us)
     if commit.actions:
         changes += apply_actions(connection, commit.actions)
+    if commit.hold_acts:
+        acted = act(connection, commit.hold_acts)
+        drafts += acted.events
+        messages += acted.messages
+    if commit.stock is not None:
+        recorded, told, more = apply_stock(connection, commit.stock, commit.now_us)
+        drafts += told
+        messages += more
     for outcome in changes:
         alert, history = outcome.alert, outcome.history
         drafts.append(EventDraft("alert." + history.change, history.at_us, outcome.body(), alert.carrier, alert.tag_id))
@@ -134,7 +161,15 @@ def _apply_one(connection: Connection, commit: PreparedCommit) -> tuple[CommitRe
     if commit.snapshot:
         _snapshot(connection, commit)
     newest = {outcome.alert.alert_id: outcome.alert for outcome in changes}
-    return CommitResult(alerts=list(newest.values())), [_event(draft, commit) for draft in drafts]
+    return CommitResult(alerts=list(newest.values()), stock=recorded), [_event(draft, commit) for draft in drafts], messages
+
+
+def _post(connection: Connection, messages: list[outbox.Message], now_us: int) -> list[dict[str, Any]]:
+    """Write messages to the outbox; the events of alerts about destinations that do not take theirs."""
+    posted = outbox.post(connection, messages, now_us)
+    outcomes = apply_conditions(connection, posted.conditions, now_us) if posted.conditions else []
+    nobody = PreparedCommit(now_us=now_us)
+    return [_event(EventDraft("alert." + one.history.change, one.history.at_us, one.body()), nobody) for one in outcomes]
 
 
 # ---------------------------------------------------------------- fence, keys
@@ -152,11 +187,11 @@ def _fence(connection: Connection, commit: PreparedCommit) -> None:
     mine = {"its_shard": commit.shard, "its_epoch": commit.epoch}
     if commit.journal is None:
         # Shared: two doors may act on one shard at once, no new owner can come between.
-        if connection.execute(_HOLD_FENCE, mine).first() is None:
+        if _HOLD_FENCE.run(connection, mine).fetchone() is None:
             raise _superseded(connection, commit)
         return
     sequence = commit.journal.sequence
-    moved = connection.execute(_MOVE_HEAD, {**mine, "before": sequence - 1, "sequence": sequence})
+    moved = _MOVE_HEAD.run(connection, {**mine, "before": sequence - 1, "sequence": sequence})
     if moved.rowcount == 1:
         return
     head = connection.execute(_HEAD, mine).scalar()
@@ -189,8 +224,8 @@ def _claim_key(connection: Connection, key: str, now_us: int) -> None:
 
 
 def _journal(connection: Connection, commit: PreparedCommit, entry: JournalEntry) -> None:
-    connection.execute(
-        _INSERT_BATCH,
+    _INSERT_BATCH.run(
+        connection,
         {
             "shard": commit.shard, "sequence": entry.sequence, "kind": entry.kind, "worker": entry.worker, "epoch": commit.epoch,
             "received_us": entry.received_us, "min_sensed_us": entry.min_sensed_us, "max_sensed_us": entry.max_sensed_us,
@@ -253,11 +288,11 @@ def _event(draft: EventDraft, commit: PreparedCommit) -> dict[str, Any]:
 def _number(connection: Connection, events: list[dict[str, Any]], numbered: Iterable[tuple[CommitResult, int]]) -> None:
     """Give the events their numbers: the last statements before COMMIT."""
     if not events:
-        last = connection.execute(select(COUNTER.c.number)).scalar_one()
+        last = _NUMBER.run(connection, {}).fetchone()[0]
         for result, _ in numbered:
             result.last_event = last
         return
-    last = connection.execute(_COUNT_ON, {"more": len(events)}).scalar_one()
+    last = _COUNT_ON.run(connection, {"more": len(events)}).fetchone()[0]
     number = last - len(events)
     for result, count in numbered:
         if count:
@@ -266,14 +301,16 @@ def _number(connection: Connection, events: list[dict[str, Any]], numbered: Iter
         result.last_event = number
     for position, event in enumerate(events):
         event["number"] = last - len(events) + 1 + position
-    connection.execute(_insert_events(connection.dialect.name), events)
+    _INSERT_EVENTS.many(connection, events)
 
 
-@lru_cache
-def _insert_events(dialect: str) -> Any:
+def _insert_event(dialect: str) -> Any:
     body = "CAST(:body AS JSON)" if dialect == "postgresql" else ":body"
     names = "number, kind, at_us, recorded_us, shard, carrier, tag_id"
     return text(f"INSERT INTO event ({names}, body) VALUES (:{names.replace(', ', ', :')}, {body})")
+
+
+_INSERT_EVENTS = Once(_insert_event)
 
 
 __all__ = [

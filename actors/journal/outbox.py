@@ -46,18 +46,23 @@ class Posted:
 
 def destinations(connection: Connection) -> list[OutboxDestination]:
     """The destinations that are told, by name; not locked."""
-    return [rows.record(OutboxDestination, row) for row in connection.execute(_ENABLED).mappings()]
+    return [rows.record(OutboxDestination, dict(row)) for row in connection.execute(_ENABLED).mappings()]
+
+
+def told_anyone(connection: Connection) -> bool:
+    """Whether there is a destination at all."""
+    return connection.execute(_ENABLED.limit(1)).first() is not None
 
 
 def post(connection: Connection, messages: Sequence[Message], now_us: int) -> Posted:
     """Write a row per message and destination. The destinations' rows are locked until the transaction ends."""
     posted = Posted()
-    if not messages or connection.execute(_ENABLED.limit(1)).first() is None:
+    if not messages or not told_anyone(connection):
         return posted
     for found in connection.execute(_HELD).mappings().all():
         mine = [message for message in messages if message.system != found["destination"]]
         if mine:
-            _append(connection, found, mine, now_us, posted)
+            _append(connection, dict(found), mine, now_us, posted)
     return posted
 
 
@@ -68,7 +73,7 @@ def append(connection: Connection, given: Sequence[Outbox], now_us: int) -> None
         held = select(DESTINATION).where(DESTINATION.c.destination == name).with_for_update()
         found = connection.execute(held).mappings().one()
         mine = [Message(one.key, one.kind, one.body) for one in given if one.destination == name]
-        _append(connection, found, mine, now_us, Posted())
+        _append(connection, dict(found), mine, now_us, Posted())
 
 
 def _append(connection: Connection, found: Mapping[str, Any], messages: Sequence[Message], now_us: int, posted: Posted) -> None:

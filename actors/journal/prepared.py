@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 from actors.journal.columns import Row
 from actors.journal.tables import NO_SHARD, Alert, Excursion, Mailbox, Outbox
+from actors.rules.errors import DomainError
 
 Key: TypeAlias = tuple[Any, ...]
 """Values of a table's primary key columns, in the table's order."""
@@ -83,6 +84,36 @@ class AlertAction:
 
 
 @dataclass(slots=True)
+class HoldAct:
+    """What a person does with a lot's hold. action: place (lot_id), release, partially_release (places), reject (hold_id, etag). text: why.
+
+    places: {handling_unit_id, warehouse_id, zone_id} each. system: the system outside that tells it; it is not told back.
+    """
+
+    action: str
+    by: str
+    at_us: int
+    text: str
+    hold_id: str = ""
+    lot_id: str = ""
+    etag: int | None = None
+    places: list[dict[str, str]] = field(default_factory=list)
+    system: str = ""
+
+
+@dataclass(slots=True)
+class StockWork:
+    """Movements for a warehouse's ledger, in order: each as plain data (actors.inventory.read), or the error that refuses it already.
+
+    Idempotent by their keys, so it bears being applied twice. all_or_nothing: the first refusal refuses the commit.
+    """
+
+    warehouse_id: str
+    movements: list[dict[str, Any] | DomainError]
+    all_or_nothing: bool = False
+
+
+@dataclass(slots=True)
 class SnapshotPart:
     """Part `part` of `parts` of a shard's state after journal entry `sequence`."""
 
@@ -107,7 +138,8 @@ class PreparedCommit:
     StaleEtag or NotFound. inserts: must not exist, else AlreadyExists. upserts: whole rows, written over what is there. Rows of
     one table are written together, tables in the order of their foreign keys. bulk_upserts: the same for many rows as plain
     dicts (faster; every dict of one list has the same keys). deletes: (table, key); children before parents by the caller.
-    excursions: whole new revisions in the order of their happening; the commit keeps the history, makes the events and the goods alerts.
+    excursions: whole new revisions in the order of their happening; the commit keeps the history, makes the events and the goods alerts;
+    they put lots on hold. stock: movements, decided inside the transaction. hold_acts: what people do with holds.
     """
 
     shard: int = NO_SHARD
@@ -124,6 +156,8 @@ class PreparedCommit:
     excursions: list[Excursion] = field(default_factory=list)
     conditions: list[Condition] = field(default_factory=list)
     actions: list[AlertAction] = field(default_factory=list)
+    stock: StockWork | None = None
+    hold_acts: list[HoldAct] = field(default_factory=list)
     mailbox: list[Mailbox] = field(default_factory=list)
     mailbox_done: list[int] = field(default_factory=list)
     outbox: list[Outbox] = field(default_factory=list)
@@ -136,9 +170,11 @@ class CommitResult:
 
     last_event without events of its own: the newest number given so far, so a watcher that has read up to it has seen this commit.
     already_done: a resend of a commit that was applied before. alerts: the alerts it changed, as they are now.
+    stock: per movement {movement, repeated} or {error} (a DomainError).
     """
 
     last_event: int = 0
     first_event: int | None = None
     already_done: bool = False
     alerts: list[Alert] = field(default_factory=list)
+    stock: list[dict[str, Any]] = field(default_factory=list)
