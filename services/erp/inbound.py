@@ -1,0 +1,421 @@
+"""The ERP's changes into Waybill: items, places, and moves, each recorded once under a key made of the system and the move's id.
+
+A done move of an ERP is a fact. Where our ledger refuses it as what it is (a lot on hold was shipped over there) it is recorded as
+an adjustment that says so. Where it does not fit at all (more was taken than lies here) it is kept and tried again at each sync,
+beside the others, until it fits; `Inbound.refused` tells which and why.
+
+A move that was taken back is undone by adjustments of the opposite sign for each leg of what it had changed here.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+from services.erp.connector import CUSTOMER, SUPPLIER, Changes, Connector, ErpItem, ErpMove, ErpPlace
+from services.erp.waybill import ApiRefused, Mappings, Waybill
+from waybill.v1 import inventory_pb2, item_pb2, warehouse_pb2
+
+log = logging.getLogger(__name__)
+
+BATCH = 2_000
+KINDS = inventory_pb2.MovementKind
+STATUS = inventory_pb2.StockStatus
+CHECKED = 4_000
+"""So many of the moves that we know are looked up in the ERP at each sync, newest first, then the older ones in turn."""
+
+Key = tuple[str, str]
+"""A warehouse and a movement's key there."""
+
+
+@dataclass
+class Told:
+    """What a sync did."""
+
+    items: int = 0
+    places: int = 0
+    recorded: int = 0
+    undone: int = 0
+    refused: int = 0
+    lots: set[Key] = field(default_factory=set)
+    """Lots whose stock the ERP changed: (item, lot number)."""
+
+    def __str__(self) -> str:
+        return f"{self.items} items, {self.places} places, {self.recorded} movements, {self.undone} undone, {self.refused} refused"
+
+
+class Inbound:
+    """Brings one ERP's changes into Waybill. `state` is the connector's cursor, kept by the caller (see `sync`)."""
+
+    def __init__(self, waybill: Waybill, connector: Connector, mappings: Mappings, actor: str = "erp") -> None:
+        self._waybill, self._erp, self._mappings, self._actor = waybill, connector, mappings, actor
+        self._seen_items: dict[str, ErpItem] = {}
+        self._seen_places: dict[str, ErpPlace] = {}
+        self._ours: dict[str, list[Key]] | None = None  # by move id: what we recorded for it and have not undone
+        self._pending: dict[Key, inventory_pb2.Movement] = {}
+        self._handled: set[tuple[str, bool]] = set()
+        self._turn = 0
+        self._undone: set[Key] = set()
+        self.refused: dict[Key, str] = {}
+
+    def sync(self, kept: Mapping[str, Any], keep: Callable[[Mapping[str, Any]], None], *, sent: Iterable[Key] = ()) -> Told:
+        """All changes since `kept` (empty: everything); `keep` is given what is to be kept next when all before it is durable here: the
+        connector's cursor, and the movements that our ledger refused so far.
+
+        sent: movements of ours that were delivered, to find out whether they still stand there. Raises OutsideError, ApiRefused.
+        """
+        told = Told()
+        self._load()
+        for packed in kept.get("refused", ()):
+            movement = inventory_pb2.Movement.FromString(base64.b64decode(packed))
+            self._pending.setdefault((movement.warehouse_id, movement.key), movement)
+        cursor = kept.get("cursor", {})
+        while True:
+            changes = self._erp.changes(cursor)
+            self.take(changes, told)
+            cursor = changes.cursor
+            refused = [base64.b64encode(movement.SerializeToString()).decode() for movement in self._pending.values()]
+            keep({"cursor": cursor, "refused": refused})
+            if not changes.more:
+                break
+        self._find_the_gone(told, list(sent))
+        told.refused = len(self.refused)
+        return told
+
+    def take(self, changes: Changes, told: Told) -> None:
+        """One page of changes."""
+        self._places(changes.places, told)
+        self._items(changes.items, told)
+        self._moves(changes.moves, told)
+
+    # ------------------------------------------------------------ places and items
+
+    def _places(self, places: Sequence[ErpPlace], told: Told) -> None:
+        new: list[inventory_pb2.Mapping] = []
+        for place in places:
+            if self._seen_places.get(place.external_id) == place:
+                continue
+            mapped = self._mappings.zone_of(place.external_id)
+            if mapped is None and place.active:
+                mapped = self._make_place(place)
+                if mapped is None:
+                    continue
+                self._mappings.put([_location(self._erp.system, place.external_id, *mapped)])
+                told.places += 1
+            self._seen_places[place.external_id] = place
+        self._mappings.put(new)
+
+    def _make_place(self, place: ErpPlace) -> tuple[str, str] | None:
+        own_id = _id(place.code, f"{self._erp.system}-{place.external_id}")
+        if not place.warehouse_id:
+            warehouse = warehouse_pb2.Warehouse(warehouse_id=own_id, name=place.name)
+            request = warehouse_pb2.CreateWarehouseRequest(warehouse=warehouse, request_id=self._request("warehouse", place.external_id))
+            self._create(self._waybill.warehouses.CreateWarehouse, request)
+            return own_id, ""
+        above = self._mappings.zone_of(place.warehouse_id)
+        if above is None:
+            return None
+        zone = warehouse_pb2.Zone(warehouse_id=above[0], zone_id=own_id, name=place.name)
+        self._create(
+            self._waybill.warehouses.CreateZone,
+            warehouse_pb2.CreateZoneRequest(zone=zone, request_id=self._request("zone", place.external_id)),
+        )
+        return above[0], own_id
+
+    def _items(self, items: Sequence[ErpItem], told: Told) -> None:
+        changed = [item for item in items if self._seen_items.get(item.external_id) != item]
+        new = [item for item in changed if self._mappings.item_of(item.external_id) is None and item.active]
+        made = list(self._make_items(new))
+        self._mappings.put([_item(self._erp.system, item.external_id, item_id) for item, item_id in zip(new, made, strict=True)])
+        for item in changed:
+            if item not in new and (item_id := self._mappings.item_of(item.external_id)) is not None:
+                self._update_item(item, item_id)
+            self._seen_items[item.external_id] = item
+        told.items += len(changed)
+
+    def _make_items(self, items: Sequence[ErpItem]) -> Iterator[str]:
+        """Our id of each, made where neither its code nor its GTIN is there."""
+        requests = [
+            item_pb2.CreateItemRequest(
+                item=item_pb2.Item(
+                    item_id=_id(item.code, f"{self._erp.system}-{item.external_id}"),
+                    gtin=item.gtin,
+                    sku=item.code,
+                    name=item.name,
+                    unit=item.unit,
+                ),
+                request_id=self._request("item", item.external_id),
+            )
+            for item in items
+        ]
+        for request, answer in zip(requests, self._waybill.together(self._waybill.items.CreateItem, requests), strict=True):
+            if not isinstance(answer, ApiRefused):
+                yield answer.item.item_id
+            elif answer.reason in ("ALREADY_EXISTS", "FAILED_PRECONDITION"):
+                yield self._there(request.item)
+            elif answer.reason == "INVALID_ARGUMENT" and request.item.gtin:  # a wrong check digit over there is no reason to have no item
+                request.item.gtin, request.request_id = "", request.request_id + "/plain"
+                yield self._waybill.call(self._waybill.items.CreateItem, request).item.item_id
+            else:
+                raise answer
+
+    def _there(self, item: item_pb2.Item) -> str:
+        """The item that an item of the ERP's means: the one of its GTIN, or else of its id."""
+        if item.gtin:
+            for one in self._waybill.call(self._waybill.items.ListItems, item_pb2.ListItemsRequest(gtin=item.gtin)).items:
+                return one.item_id
+        return item.item_id
+
+    def _update_item(self, item: ErpItem, item_id: str) -> None:
+        """The ERP's name wins; what else an item has here is Waybill's."""
+        answer = self._waybill.found(self._waybill.items.GetItem, item_pb2.GetItemRequest(item_id=item_id))
+        if answer is None or answer.item.name == item.name:
+            return
+        request = item_pb2.UpdateItemRequest(item=item_pb2.Item(item_id=item_id, name=item.name, etag=answer.item.etag))
+        request.update_mask.paths.append("name")
+        self._waybill.call(self._waybill.items.UpdateItem, request)
+
+    def _create(self, method: Any, request: Any) -> None:
+        try:
+            self._waybill.call(method, request)
+        except ApiRefused as refused:
+            if refused.reason not in ("ALREADY_EXISTS", "FAILED_PRECONDITION"):
+                raise
+
+    def _request(self, what: str, external_id: str) -> str:
+        return f"{self._erp.system}/{what}/{external_id}"[:56]
+
+    # ------------------------------------------------------------ moves
+
+    def _moves(self, moves: Sequence[ErpMove], told: Told) -> None:
+        fresh = [move for move in moves if (move.external_id, move.done) not in self._handled]
+        done = [move for move in fresh if move.done and not move.key]
+        todo: dict[str, list[inventory_pb2.Movement]] = defaultdict(list)
+        waiting: dict[str, list[inventory_pb2.Movement]] = defaultdict(list)
+        for key, movement in self._pending.items():
+            waiting[key[0]].append(movement)
+        for move in sorted(done, key=lambda move: (move.at_us, int(move.external_id) if move.external_id.isdigit() else 0)):
+            for movement in self._movements(move):
+                todo[movement.warehouse_id].append(movement)
+        for warehouse_id in todo.keys() | waiting.keys():
+            self._record(warehouse_id, [*todo[warehouse_id], *waiting[warehouse_id]], told)
+        for move in fresh:
+            if not move.done:
+                self._undo(move.external_id, move.key, told)
+            self._handled.add((move.external_id, move.done))
+
+    def _movements(self, move: ErpMove) -> Iterator[inventory_pb2.Movement]:
+        """What a move of the ERP is here: one movement, or one in each of two warehouses. Nothing where its item or place is not known."""
+        item_id = self._mappings.item_of(move.item_id)
+        here, there = self._mappings.zone_of(move.from_id), self._mappings.zone_of(move.to_id)
+        if item_id is None or (here is None and there is None):
+            return
+
+        def movement(warehouse_id: str, kind: Any, **given: Any) -> inventory_pb2.Movement:
+            made = inventory_pb2.Movement(
+                warehouse_id=warehouse_id,
+                key=self._key(move.external_id),
+                kind=kind,
+                item_id=item_id,
+                lot_number=move.lot_number,
+                unit=move.unit,
+                reference=move.document[:64],
+                actor=self._actor,
+                system=self._erp.system,
+                **{"quantity": _text(move.quantity), **given},
+            )
+            made.time.FromMicroseconds(move.at_us)
+            return made
+
+        if here is not None and there is not None and here[0] == there[0]:
+            yield movement(here[0], KINDS.MOVEMENT_KIND_PUT_AWAY, zone_id=here[1], to_zone_id=there[1])
+            return
+        if here is not None:
+            if there is not None or move.to_id in (CUSTOMER, SUPPLIER):
+                yield movement(here[0], KINDS.MOVEMENT_KIND_SHIP, zone_id=here[1], status=STATUS.STOCK_STATUS_FREE, allow_expired=True)
+            else:
+                less = _text(-move.quantity)
+                yield movement(here[0], KINDS.MOVEMENT_KIND_ADJUST, zone_id=here[1], quantity=less, reason="missing, says the ERP")
+        if there is not None:
+            if here is not None or move.from_id in (CUSTOMER, SUPPLIER):
+                yield movement(there[0], KINDS.MOVEMENT_KIND_RECEIVE, zone_id=there[1])
+            else:
+                yield movement(there[0], KINDS.MOVEMENT_KIND_ADJUST, zone_id=there[1], reason="found, says the ERP")
+
+    def _record(self, warehouse_id: str, movements: Sequence[inventory_pb2.Movement], told: Told) -> None:
+        """Record, and try again as an adjustment what a hold forbids; what is refused all the same waits for the next sync."""
+        for start in range(0, len(movements), BATCH):
+            some = movements[start : start + BATCH]
+            again = []
+            for movement, result in zip(some, self._batch(warehouse_id, some), strict=True):
+                if not result.HasField("error"):
+                    self._recorded(movement, told, new=not result.repeated_before)
+                elif movement.kind == KINDS.MOVEMENT_KIND_SHIP and result.error.reason == "FAILED_PRECONDITION":
+                    again.append(movement)
+                else:
+                    self._refuse(movement, result.error)
+            instead = [_adjustment(movement) for movement in again]
+            for movement, adjusted, result in zip(again, instead, self._batch(warehouse_id, instead), strict=True):
+                if not result.HasField("error"):
+                    log.warning("%s: recorded as an adjustment: %s", adjusted.key, adjusted.reason)
+                    self._recorded(movement, told, new=not result.repeated_before)
+                else:
+                    self._refuse(movement, result.error)
+
+    def _batch(self, warehouse_id: str, movements: Sequence[inventory_pb2.Movement]) -> Sequence[inventory_pb2.MovementResult]:
+        if not movements:
+            return []
+        request = inventory_pb2.RecordMovementsRequest(warehouse_id=warehouse_id, movements=movements)
+        return self._waybill.call(self._waybill.inventory.RecordMovements, request).results
+
+    def _recorded(self, movement: inventory_pb2.Movement, told: Told, *, new: bool) -> None:
+        key = (movement.warehouse_id, movement.key)
+        self._pending.pop(key, None)
+        self.refused.pop(key, None)
+        if new:
+            told.recorded += 1
+            told.lots.add((movement.item_id, movement.lot_number))
+        move_id = self._move_of(movement.key)
+        if move_id is not None and self._ours is not None and key not in self._ours.setdefault(move_id, []):
+            self._ours[move_id].append(key)
+
+    def _refuse(self, movement: inventory_pb2.Movement, error: inventory_pb2.LineError) -> None:
+        key = (movement.warehouse_id, movement.key)
+        if key not in self.refused:
+            log.warning("%s in %s is refused and tried again: %s", movement.key, movement.warehouse_id, error.message)
+        self._pending[key] = movement
+        self.refused[key] = error.message
+
+    # ------------------------------------------------------------ what was taken back
+
+    def _undo(self, move_id: str, key: str, told: Told) -> None:
+        """Undo what a move did here: the ERP's own under its keys, one of ours under the key of the message that made it."""
+        assert self._ours is not None
+        if key:
+            for warehouse_id in {warehouse_id for warehouse_id, _ in self._mappings.zones().values()}:
+                if key.startswith(message_key(warehouse_id, "")):
+                    self._undo_movement((warehouse_id, key.removeprefix(message_key(warehouse_id, ""))), told)
+            return
+        for one in list(self._ours.get(move_id, ())):
+            self._undo_movement(one, told)
+            self._pending.pop(one, None)
+            self.refused.pop(one, None)
+        for one in [one for one in self._pending if self._move_of(one[1]) == move_id]:  # it never got in here: nothing to take back
+            del self._pending[one]
+            self.refused.pop(one, None)
+        self._ours.pop(move_id, None)
+
+    def _undo_movement(self, key: Key, told: Told) -> None:
+        if key in self._undone:
+            return
+        request = inventory_pb2.GetMovementRequest(warehouse_id=key[0], key=key[1])
+        answer = self._waybill.found(self._waybill.inventory.GetMovement, request)
+        if answer is None:
+            return
+        sums: dict[tuple[str, str, int], Decimal] = {}
+        for leg in answer.movement.legs:
+            if leg.zone_id:
+                place = (leg.zone_id, leg.handling_unit_id, leg.status)
+                sums[place] = sums.get(place, Decimal(0)) - Decimal(leg.quantity)
+        undoing = []
+        for number, ((zone_id, unit_id, status), more) in enumerate(sorted(sums.items(), key=lambda one: one[1], reverse=True)):
+            undoing.append(
+                inventory_pb2.Movement(
+                    warehouse_id=key[0],
+                    key=f"{self._erp.system}/undo/{key[1]}/{number}"[:128],
+                    kind=KINDS.MOVEMENT_KIND_ADJUST,
+                    item_id=answer.movement.item_id,
+                    lot_number=answer.movement.lot_number,
+                    quantity=_text(more),
+                    zone_id=zone_id,
+                    handling_unit_id=unit_id,
+                    status=status,  # type: ignore[arg-type]  # a number of the enum
+                    reason=f"movement {key[1]} was cancelled or deleted in {self._erp.system}"[:1024],
+                    actor=self._actor,
+                    system=self._erp.system,
+                )
+            )
+        self._record(key[0], undoing, told)
+        self._undone.add(key)
+        told.undone += 1
+
+    def _find_the_gone(self, told: Told, sent: Sequence[Key]) -> None:
+        """Undo what was deleted there, or cancelled and deleted between two syncs: a part of all that we know at each sync."""
+        assert self._ours is not None
+        known = sorted((move for move in self._ours if self._ours[move]), key=lambda move: (len(move), move), reverse=True)
+        newest, older = known[: CHECKED // 2], known[CHECKED // 2 :]
+        start = self._turn % max(len(older), 1)
+        self._turn = start + CHECKED // 2
+        asked = [*newest, *older[start : self._turn]]
+        documents = {message_key(*one): one for one in sent}
+        standing, standing_keys = self._erp.standing(asked, list(documents))
+        for move in asked:
+            if move not in standing:
+                self._undo(move, "", told)
+        for name, one in documents.items():
+            if name not in standing_keys:
+                self._undo_movement(one, told)
+
+    def _load(self) -> None:
+        """Learn from the ledgers which of the ERP's moves are recorded here and have not been undone."""
+        if self._ours is not None:
+            return
+        ours: dict[str, list[Key]] = {}
+        undone: set[Key] = set()
+        for warehouse_id in sorted({warehouse_id for warehouse_id, _ in self._mappings.zones().values()}):
+            request = inventory_pb2.ListMovementsRequest(warehouse_id=warehouse_id)
+            for movement in self._waybill.pages(self._waybill.inventory.ListMovements, request, "movements"):
+                if movement.system != self._erp.system:
+                    continue
+                move_id = self._move_of(movement.key)
+                if move_id is not None:
+                    ours.setdefault(move_id, []).append((warehouse_id, movement.key))
+                elif movement.key.startswith(f"{self._erp.system}/undo/"):
+                    undone.add((warehouse_id, movement.key.removeprefix(f"{self._erp.system}/undo/").rpartition("/")[0]))
+        self._ours = {move: left for move, keys in ours.items() if (left := [key for key in keys if key not in undone])}
+
+    def _key(self, move_id: str) -> str:
+        return f"{self._erp.system}/move/{move_id}"
+
+    def _move_of(self, key: str) -> str | None:
+        prefix = f"{self._erp.system}/move/"
+        return key.removeprefix(prefix) if key.startswith(prefix) else None
+
+
+def message_key(warehouse_id: str, key: str) -> str:
+    """The key of the outbox's message about a movement (actors.journal.apply_stock)."""
+    return f"movement|{warehouse_id}|{key}"
+
+
+def _adjustment(movement: inventory_pb2.Movement) -> inventory_pb2.Movement:
+    """What left over there although our ledger forbids it, as a fact."""
+    instead = inventory_pb2.Movement()
+    instead.CopyFrom(movement)
+    instead.kind, instead.quantity = KINDS.MOVEMENT_KIND_ADJUST, f"-{movement.quantity}"
+    instead.allow_expired = False
+    instead.reason = "shipped in the ERP, where Waybill does not allow it: a hold of the lot, or stock that is reserved here"
+    return instead
+
+
+def _location(system: str, external_id: str, warehouse_id: str, zone_id: str) -> inventory_pb2.Mapping:
+    kind = inventory_pb2.MAPPING_KIND_LOCATION
+    return inventory_pb2.Mapping(system=system, kind=kind, external_id=external_id, warehouse_id=warehouse_id, zone_id=zone_id)
+
+
+def _item(system: str, external_id: str, item_id: str) -> inventory_pb2.Mapping:
+    return inventory_pb2.Mapping(system=system, kind=inventory_pb2.MAPPING_KIND_ITEM, external_id=external_id, item_id=item_id)
+
+
+def _id(code: str, otherwise: str) -> str:
+    """An ERP's code as an id of ours, or another one where it cannot be one."""
+    plain = code.strip().replace("/", "-")
+    return plain if 0 < len(plain) <= 64 and plain.isprintable() else otherwise
+
+
+def _text(value: Decimal) -> str:
+    return format(value.normalize(), "f")
