@@ -52,6 +52,7 @@ class Running:
     committer: Recorded | None = None
     doors: dict[int, Recorded] = field(default_factory=dict)
     spare: Recorded | None = None
+    outside: Recorded | None = None
     heads: list[Recorded] = field(default_factory=list)
     helpers: list[Recorded] = field(default_factory=list)
     owns_ray: bool = False
@@ -66,7 +67,8 @@ class Running:
 
     def processes(self) -> list[Recorded]:
         """The processes that are watched. The shards are Ray's, which watches them."""
-        return [*self.doors.values(), *([self.committer] if self.committer else []), *self.heads]
+        alone = [one for one in (self.committer, self.outside) if one is not None]
+        return [*self.doors.values(), *alone, *self.heads]
 
     def everything(self) -> list[Recorded]:
         """All processes that this Waybill must end."""
@@ -120,6 +122,14 @@ class Running:
         """Return when the doors say that they serve. Raises StartError where a door ends or time runs out."""
         log_file = _logs(self.settings, "door-0")
         _wait(lambda: serving(self.settings), "the doors", log_file, self.settings.start_timeout_s, list(self.doors.values()))
+    def start_outside(self) -> None:
+        """Start the process that delivers the outbox and keeps in step with the ERP, where the settings name somebody to talk to."""
+        if not talks_outside(self.settings):
+            return
+        config = json.dumps(outside_config(self.settings, self.target))
+        self.outside = spawn("outside", "services.erp.run", [], _logs(self.settings, "outside"), {}, secret=config)
+        self.record()
+
 
     def record(self) -> None:
         """Write the processes down for a successor."""
@@ -132,6 +142,9 @@ class Running:
         for door in self.doors.values():  # without Ray a door can finish nothing
             door.end(patience, first=signal.SIGTERM if ray_serves else signal.SIGKILL)
         self.doors = {}
+        if self.outside is not None:
+            self.outside.end(patience)
+        self.outside = None
         if self.spare is not None:
             self.spare.end(patience)
         self.spare = None
@@ -195,6 +208,7 @@ def start(settings: Settings, *, say: Callable[[str], None] = log.info) -> Runni
         running.stop()
         raise
 
+        running.start_outside()
 
 def door_config(settings: Settings, ray_address: str) -> dict[str, Any]:
     """What a door process is told, on its standard input."""
@@ -223,6 +237,36 @@ def serving(settings: Settings, timeout_s: float = 2.0) -> bool:
     host = settings.host if settings.host in LOOPBACK else "127.0.0.1"
     if settings.tls_cert is not None:
         try:
+def talks_outside(settings: Settings) -> bool:
+    """Whether there is an ERP or a webhook to talk to."""
+    return bool(settings.erp_url or settings.webhook_url)
+
+
+def outside_config(settings: Settings, target: str) -> dict[str, Any]:
+    """What the process that talks to systems outside is told, on its standard input."""
+    erp = {
+        "url": settings.erp_url,
+        "user": settings.erp_user,
+        "kind": settings.erp_kind,
+        "system": settings.erp_system,
+        "password": settings.erp_password,
+        "password_file": _absolute(settings.erp_password_file) or "",
+        "poll_s": settings.erp_poll_s,
+    }
+    return {
+        "database_url": settings.url_text,
+        "target": target,
+        "ca": _absolute(settings.client_ca),
+        "certificate": _absolute(settings.client_cert),
+        "key": _absolute(settings.client_key),
+        "erp": erp if settings.erp_url else None,
+        "webhook_url": settings.webhook_url,
+        "webhook_secret": settings.webhook_secret,
+        "longest_wait_s": settings.outbox_longest_wait_s,
+        "log_level": settings.log_level,
+    }
+
+
             socket.create_connection((host, settings.port), timeout_s).close()
             return True
         except OSError:

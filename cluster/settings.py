@@ -20,6 +20,12 @@ FOREIGN_PREFIX = "WAYBILL_TEST_"
 """Names with this prefix belong to the tests and are no settings."""
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+REPORT_KEY = "report-key.pem"
+"""Name of the key's file in the data folder."""
+
+SECRET = frozenset({"database_url", "erp_password", "webhook_secret"})
+"""Settings whose value is never shown."""
+
 TABLE_BEGIN, TABLE_END = "<!-- settings: begin -->", "<!-- settings: end -->"
 
 Bytes = Annotated[int, Field(ge=1 << 20)]
@@ -84,15 +90,41 @@ class Settings(BaseModel):
     ray_object_store_bytes: Annotated[int, Field(ge=80 << 20)] = Field(
         256 << 20, description="Shared memory for Ray's objects on this machine."
     )
+    client_ca: Path | None = Field(None, description="PEM file by which Waybill's own parts know the doors, where these use TLS.")
+    client_cert: Path | None = Field(None, description="PEM file of the certificate that these parts show (mutual TLS).")
+    client_key: Path | None = Field(None, description="PEM file of its private key.")
+
+    erp_url: str = Field("", description="The ERP that stock is kept in step with: for Tryton `https://HOST:PORT/DATABASE`. Empty: none.")
+    erp_kind: str = Field("tryton", pattern="^tryton$", description="What kind of ERP it is: `tryton`.")
+    erp_system: str = Field(
+        "tryton", min_length=1, max_length=64, description="Its name in mappings, movements and the outbox; not to be changed afterwards."
+    )
+    erp_user: str = Field("waybill", min_length=1, description="The user that Waybill logs in as there.")
+    erp_password: str = Field("", repr=False, description="That user's password.")
+    erp_password_file: Path | None = Field(None, description="A file with nothing but the password, read at each login.")
+    erp_poll_s: Seconds = Field(5.0, description="How often the ERP's changes are fetched.")
+    webhook_url: str = Field("", description="Where every movement, hold and decision is posted, too. Empty: nowhere.")
+    webhook_secret: str = Field("", repr=False, description="The secret that these posts are signed with.")
+    outbox_longest_wait_s: Seconds = Field(60.0, description="The longest wait between attempts to deliver a message of the outbox.")
+
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="DEBUG, INFO, WARNING or ERROR.")
 
     @model_validator(mode="after")
     def _together(self) -> Settings:
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("tls_cert and tls_key are given together or not at all")
+        if self.erp_url and not (self.erp_password or self.erp_password_file):
+            raise ValueError("erp_url needs erp_password or erp_password_file")
+        if self.erp_password and self.erp_password_file:
+            raise ValueError("give erp_password or erp_password_file, not both")
+        for name, url in (("erp_url", self.erp_url), ("webhook_url", self.webhook_url)):
+            if url and not url.startswith(("http://", "https://")):
+                raise ValueError(f"{name} must begin with http:// or https://")
+        if self.webhook_url and not self.webhook_secret:
+            raise ValueError("webhook_url needs webhook_secret: a receiver must be able to tell who posts")
         if self.tls_client_ca is not None and self.tls_cert is None:
             raise ValueError("tls_client_ca needs tls_cert and tls_key")
-        for path in (self.tls_cert, self.tls_key, self.tls_client_ca):
+        for path in (self.tls_cert, self.tls_key, self.tls_client_ca, self.report_key, self.client_ca, self.client_cert, self.client_key):
             if path is not None and not path.is_file():
                 raise ValueError(f"no such file: {path}")
         if self.host not in LOOPBACK and self.tls_cert is None:
@@ -158,7 +190,7 @@ def _line(problem: Mapping[str, Any]) -> str:
     text = problem["msg"].removeprefix("Value error, ")
     if not name:
         return str(text)
-    got = "" if name == "database_url" else f" (got {problem.get('input')!r})"
+    got = "" if name in SECRET else f" (got {problem.get('input')!r})"
     return f"{PREFIX}{name.upper()}: {text}{got}"
 
 

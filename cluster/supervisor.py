@@ -62,6 +62,8 @@ class Supervisor:
         if committer is not None and not committer.alive():
             self._mend("the committer", self.running.start_committer)
             self._owners.forget()
+        if self.running.outside is not None and not self.running.outside.alive():
+            self._mend("the outbox's delivery", self.running.start_outside)
         for number, door in list(self.running.doors.items()):
             if not door.alive():
                 self._mend(f"door {number}", partial(self.running.start_door, number))
