@@ -28,7 +28,7 @@ from actors.directory import shard_name
 from actors.journal.committer import READY
 from actors.shard import Shard, ShardConfig
 from cluster import database, ray_node
-from cluster.processes import Recorded, StartError, read_record, spawn, write_record
+from cluster.processes import Recorded, StartError, read_record, spawn, tell, write_record
 from cluster.settings import LOOPBACK, Settings, SettingsError
 
 log = logging.getLogger("waybill.boot")
@@ -100,11 +100,15 @@ class Running:
         else:
             if spare is not None:
                 spare.end(0)
-            log_file = _logs(self.settings, f"door-{number}")
-            config = json.dumps(door_config(self.settings, self.ray_address))
-            self.doors[number] = spawn(f"door {number}", "services.door", [], log_file, {}, secret=config)
+            self.launch_door(number)()
         self.record()
         return self.doors[number]
+
+    def launch_door(self, number: int) -> Callable[[], None]:
+        """Start door process `number`, which loads its modules; what is returned tells it where Ray is, so that it can serve."""
+        log_file, environment = _logs(self.settings, f"door-{number}"), ray_node.door_environment(self.settings)
+        self.doors[number] = door = spawn(f"door {number}", "services.door", [], log_file, environment, secret=None)
+        return lambda: tell(door, json.dumps(door_config(self.settings, self.ray_address)))
 
     def start_spare(self) -> None:
         """Start a door that listens only when it is needed, where the settings ask for it and there is only one door."""
@@ -118,10 +122,6 @@ class Running:
         """Whether a spare door says that it may be called."""
         return f"{SPARE_READY} {spare.pid}\n".encode() in _logs(self.settings, "door-spare").read_bytes()
 
-    def wait_until_serving(self) -> None:
-        """Return when the doors say that they serve. Raises StartError where a door ends or time runs out."""
-        log_file = _logs(self.settings, "door-0")
-        _wait(lambda: serving(self.settings), "the doors", log_file, self.settings.start_timeout_s, list(self.doors.values()))
     def start_outside(self) -> None:
         """Start the process that delivers the outbox and keeps in step with the ERP, where the settings name somebody to talk to."""
         if not talks_outside(self.settings):
@@ -130,6 +130,10 @@ class Running:
         self.outside = spawn("outside", "services.erp.run", [], _logs(self.settings, "outside"), {}, secret=config)
         self.record()
 
+    def wait_until_serving(self) -> None:
+        """Return when the doors say that they serve. Raises StartError where a door ends or time runs out."""
+        log_file = _logs(self.settings, "door-0")
+        _wait(lambda: serving(self.settings), "the doors", log_file, self.settings.start_timeout_s, list(self.doors.values()))
 
     def record(self) -> None:
         """Write the processes down for a successor."""
@@ -138,13 +142,13 @@ class Running:
     def stop(self) -> None:
         """End everything that this Waybill started, doors first, so that nothing taken is lost. Can be called again."""
         patience = self.settings.stop_timeout_s
+        if self.outside is not None:
+            self.outside.end(patience)
+        self.outside = None
         ray_serves = ray.is_initialized() and all(head.alive() for head in self.heads)
         for door in self.doors.values():  # without Ray a door can finish nothing
             door.end(patience, first=signal.SIGTERM if ray_serves else signal.SIGKILL)
         self.doors = {}
-        if self.outside is not None:
-            self.outside.end(patience)
-        self.outside = None
         if self.spare is not None:
             self.spare.end(patience)
         self.spare = None
@@ -186,6 +190,7 @@ def start(settings: Settings, *, say: Callable[[str], None] = log.info) -> Runni
         running.reserved, port = _reserve(settings)
         running.settings = settings = settings.model_copy(update={"shards": count, "port": port})
         committed = running.launch_committer() if settings.is_sqlite else None
+        doors = [running.launch_door(number) for number in range(settings.doors)]
         say("starting Ray" if not settings.ray_address else f"joining Ray at {settings.ray_address}")
         others = {child.pid for child in psutil.Process().children(recursive=True)}
         running.owns_ray = ray_node.connect(settings)
@@ -196,19 +201,19 @@ def start(settings: Settings, *, say: Callable[[str], None] = log.info) -> Runni
             committed()
         say(f"starting {count} shards and {settings.doors} door{'s' if settings.doors > 1 else ''}")
         shards = [ensure_shard(running, number) for number in range(count)]
-        for number in range(settings.doors):  # a door finds the shards by name and waits until they serve
-            running.start_door(number)
+        for open_door in doors:  # a door finds the shards by name and waits until they serve
+            open_door()
         _wait_for_shards(settings, shards)
         if running.owns_ray:
             running.helpers = [one for one in ray_node.helpers(others) if one.pid not in {part.pid for part in running.everything()}]
             running.record()
         running.wait_until_serving()
+        running.start_outside()
         return running
     except BaseException:
         running.stop()
         raise
 
-        running.start_outside()
 
 def door_config(settings: Settings, ray_address: str) -> dict[str, Any]:
     """What a door process is told, on its standard input."""
@@ -232,11 +237,6 @@ def door_config(settings: Settings, ray_address: str) -> dict[str, Any]:
     }
 
 
-def serving(settings: Settings, timeout_s: float = 2.0) -> bool:
-    """Whether the doors' health service says SERVING. With TLS: whether the port takes connections."""
-    host = settings.host if settings.host in LOOPBACK else "127.0.0.1"
-    if settings.tls_cert is not None:
-        try:
 def talks_outside(settings: Settings) -> bool:
     """Whether there is an ERP or a webhook to talk to."""
     return bool(settings.erp_url or settings.webhook_url)
@@ -267,6 +267,11 @@ def outside_config(settings: Settings, target: str) -> dict[str, Any]:
     }
 
 
+def serving(settings: Settings, timeout_s: float = 2.0) -> bool:
+    """Whether the doors' health service says SERVING. With TLS: whether the port takes connections."""
+    host = settings.host if settings.host in LOOPBACK else "127.0.0.1"
+    if settings.tls_cert is not None:
+        try:
             socket.create_connection((host, settings.port), timeout_s).close()
             return True
         except OSError:

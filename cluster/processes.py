@@ -69,10 +69,10 @@ _children: dict[int, subprocess.Popen[bytes]] = {}
 """What `spawn` started and nobody has yet seen the end of, by pid."""
 
 
-def spawn(name: str, module: str, arguments: Sequence[str], log: Path, environment: Mapping[str, str], secret: str = "") -> Recorded:
+def spawn(name: str, module: str, arguments: Sequence[str], log: Path, environment: Mapping[str, str], secret: str | None = "") -> Recorded:
     """Start `python -m module arguments` in a session of its own, its output going to the end of the file `log`.
 
-    `secret` is given on standard input, where neither `ps` nor the environment shows it.
+    `secret` is given on standard input, where neither `ps` nor the environment shows it; None: later, by `tell`.
     """
     command = [sys.executable, "-m", module, *arguments]
     with open(log, "ab") as output:
@@ -85,13 +85,21 @@ def spawn(name: str, module: str, arguments: Sequence[str], log: Path, environme
             start_new_session=True,
         )
     _children[process.pid] = process
-    assert process.stdin is not None
+    started = recorded(name, process.pid)
+    if secret is not None:
+        tell(started, secret)
+    return started
+
+
+def tell(process: Recorded, secret: str) -> None:
+    """Give a process that `spawn` started what it waits for on standard input."""
+    told = _children[process.pid].stdin
+    assert told is not None
     try:
-        process.stdin.write(secret.encode())
-        process.stdin.close()
+        told.write(secret.encode())
+        told.close()
     except BrokenPipeError:
         pass  # it ended at once; whoever waits for it to serve will see that
-    return recorded(name, process.pid)
 
 
 def write_record(path: Path, processes: Sequence[Recorded]) -> None:

@@ -65,6 +65,11 @@ def connect(settings: Settings) -> bool:
     return True
 
 
+def door_environment(settings: Settings) -> dict[str, str]:
+    """What a process that starts before our own Ray needs to join it: that Ray will have token authentication on."""
+    return {} if settings.ray_address else {"RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "token")}
+
+
 def address() -> str:
     """Address at which other processes join the Ray of this driver."""
     found: str = ray.get_runtime_context().gcs_address
