@@ -89,7 +89,10 @@ def due(engine: Engine, closed_before_us: int) -> list[Due]:
             .where(SHIPMENT.c.state.in_(CLOSED_STATES))
             .where(func.coalesce(SHIPMENT.c.closed_us, SHIPMENT.c.updated_us) < closed_before_us)
         )
-        known = {row.carrier: row for row in connection.execute(select(CARRIER.c.carrier, CARRIER.c.part_id, CARRIER.c.last_event, CARRIER.c.stale))}
+        known = {
+            row.carrier: row
+            for row in connection.execute(select(CARRIER.c.carrier, CARRIER.c.part_id, CARRIER.c.last_event, CARRIER.c.stale))
+        }
         newest: dict[str, int] = {}
         if known:
             after = min(row.last_event for row in known.values())
@@ -111,7 +114,9 @@ def companions(engine: Engine, part_ids: Sequence[str]) -> list[Due]:
     with engine.connect() as connection:
         for some in rows.chunks(list(part_ids)):
             query = select(CARRIER.c.carrier, CARRIER.c.closed_us, CARRIER.c.part_id).where(CARRIER.c.part_id.in_(some))
-            found += [Due(row.carrier.removeprefix("shipment/"), row.carrier, row.closed_us, row.part_id) for row in connection.execute(query)]
+            found += [
+                Due(row.carrier.removeprefix("shipment/"), row.carrier, row.closed_us, row.part_id) for row in connection.execute(query)
+            ]
     return found
 
 
@@ -240,7 +245,9 @@ def publish(
     """From now on these parts count and `replaced` do not. scanned: entry numbers up to which shards were looked through."""
     for part_id in replaced:
         moved = {one.carrier for one in carriers}
-        left = [one for one in connection.execute(select(CARRIER.c.carrier).where(CARRIER.c.part_id == part_id)).scalars() if one not in moved]
+        left = [
+            one for one in connection.execute(select(CARRIER.c.carrier).where(CARRIER.c.part_id == part_id)).scalars() if one not in moved
+        ]
         if left:
             raise FailedPrecondition("a part that is replaced has journeys that are in no other part", field="part", value=part_id)
         connection.execute(delete(PART).where(PART.c.part_id == part_id))
@@ -316,7 +323,9 @@ def drop(connection: Connection, shard: int, upto: int, now_us: int) -> int:
         return 0
     note_scanned(connection, shard, 0)
     connection.execute(
-        update(RETAINED).where((RETAINED.c.shard == shard) & (RETAINED.c.dropped_sequence < upto)).values(dropped_sequence=upto, dropped_us=now_us)
+        update(RETAINED)
+        .where((RETAINED.c.shard == shard) & (RETAINED.c.dropped_sequence < upto))
+        .values(dropped_sequence=upto, dropped_us=now_us)
     )
     gone = (SEGMENT.c.shard == shard) & (SEGMENT.c.last_sequence <= upto)
     numbers = list(connection.execute(select(SEGMENT.c.number).where(gone)).scalars())

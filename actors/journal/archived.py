@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Row, select
 
 from actors.journal import rows
-from actors.journal.pages import Rows
+from actors.journal.pages import Rows, subset
 from actors.journal.tables import ArchivedCustody, ArchivePart, JournalRetained
 from actors.rules.readings import ACCEPTED, COLUMNS, NO_SEQUENCE, Batch
 
@@ -29,6 +29,10 @@ OPEN_FILES = 32
 """So many parts keep their footers read."""
 
 VALUE_NAMES = tuple(column.name for column in COLUMNS)
+LOOSE = "loose"
+"""The dataset of readings that were on no archived journey when the journal gave them up; their place has a negative custody id."""
+
+MOST_US = 1 << 62
 _PLACE = ("sensed_at", "boot", "sequence", "journal_sequence", "journal_row")
 
 
@@ -77,27 +81,38 @@ def dropped_sequence(connection: Connection, shard: int) -> int:
 
 def read_tags(connection: Connection, shard: int, tags: Sequence[int], from_us: int, until_us: int, upto: int) -> Iterator[Rows]:
     """Archived readings of some tags (local indices) with from_us <= sensed_us < until_us, of entries up to `upto`."""
+    for place in _places(connection, shard, tags, from_us, until_us):
+        table = slice_of(_files.of(place.location, _name(place)), place.first_row, place.readings, (*_PLACE, *VALUE_NAMES))
+        found = _rows(table, place.local_index)
+        sensed_us = found.batch.sensed_us
+        keep = np.flatnonzero((sensed_us >= from_us) & (sensed_us < until_us) & (found.journal <= upto))
+        if len(keep):
+            yield subset(found, keep)
+
+
+def _places(connection: Connection, shard: int, tags: Sequence[int], from_us: int, until_us: int) -> Iterator[Row[Any]]:
+    """Where the archived custodies of some tags lie that meet a time."""
     for some in rows.chunks(sorted(set(tags))):
         query = (
-            select(CUSTODY.c.local_index, CUSTODY.c.first_row, CUSTODY.c.readings, PART.c.location, PART.c.files)
+            select(CUSTODY.c.local_index, CUSTODY.c.first_row, CUSTODY.c.readings, CUSTODY.c.custody_id, PART.c.location, PART.c.files)
             .join(PART, PART.c.part_id == CUSTODY.c.part_id)
             .where((CUSTODY.c.shard == shard) & CUSTODY.c.local_index.in_(list(some)) & (CUSTODY.c.readings > 0))
             .where((CUSTODY.c.from_us < until_us) & (CUSTODY.c.until_us > from_us))
         )
-        for place in connection.execute(query).all():
-            name = next(file["name"] for file in place.files if file["dataset"] == "readings")
-            table = slice_of(_files.of(place.location, name), place.first_row, place.readings, (*_PLACE, *VALUE_NAMES))
-            found = _rows(table, place.local_index)
-            sensed_us = found.batch.sensed_us
-            keep = (sensed_us >= from_us) & (sensed_us < until_us) & (found.journal <= upto)
-            if keep.any():
-                yield Rows(
-                    Batch(
-                        found.batch.tag[keep], sensed_us[keep], found.batch.boot[keep], found.batch.sequence[keep], found.batch.codes,
-                        np.ascontiguousarray(found.batch.values[:, keep]),
-                    ),
-                    found.journal[keep], found.row[keep], found.status[keep],
-                )  # fmt: skip
+        yield from connection.execute(query).all()
+
+
+def _name(place: Row[Any]) -> str:
+    """The file that holds a custody's readings."""
+    dataset = "readings" if place.custody_id >= 0 else LOOSE
+    return str(next(file["name"] for file in place.files if file["dataset"] == dataset))
+
+
+def received_of_tags(connection: Connection, shard: int, tags: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """(entry, when it was received) of the archived readings of some tags."""
+    for place in _places(connection, shard, tags, 0, MOST_US):
+        table = slice_of(_files.of(place.location, _name(place)), place.first_row, place.readings, ("received_at", "journal_sequence"))
+        yield from zip(_integers(table.column("journal_sequence")).tolist(), _integers(table.column("received_at")).tolist(), strict=True)
 
 
 def slice_of(file: pq.ParquetFile, first: int, count: int, columns: Sequence[str]) -> pa.Table:

@@ -55,7 +55,7 @@ class ArchivedCustody(Row, table=True):
 
 
 class JournalRetained(Row, table=True):
-    """How far a shard's journal was looked through for readings of archived journeys, and up to which entry readings are in the archive alone."""
+    """How far a shard's journal was looked through for readings of archived journeys; up to which entry the archive alone has readings."""
 
     shard: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
     scanned_sequence: int = Field(default=0, sa_type=BigInteger)

@@ -209,11 +209,13 @@ def summary(tracks: Rows, rows: npt.ArrayLike, windows: Rows) -> Rows:
     result = np.zeros(len(tracked), SUMMARY)
     for name in ("violation_us", "covered_us", "extreme", "extreme_us", "readings"):
         result[name] = tracked[name]
-    for i, track in enumerate(tracked):
-        mine = _windows_of(windows, track)
-        low = np.maximum(mine["from_us"], track["from_us"])
-        high = np.minimum(mine["until_us"], min(track["prev_us"], track["until_us"]))
-        result["uncovered_us"][i] = np.maximum(high - low, 0).sum() - track["covered_us"]
+    until_us = np.minimum(tracked["prev_us"], tracked["until_us"])
+    for k in range(int(tracked["windows_count"].max(initial=0))):
+        has = np.flatnonzero(tracked["windows_count"] > k)
+        window = windows[tracked["windows_start"][has] + k]
+        low = np.maximum(window["from_us"], tracked["from_us"][has])
+        result["uncovered_us"][has] += np.maximum(np.minimum(window["until_us"], until_us[has]) - low, 0)
+    result["uncovered_us"] -= tracked["covered_us"]
     return result
 
 

@@ -14,6 +14,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from actors.rules._compile import compiled, frozen
 from actors.rules.exposure import Rows, judge
 from actors.rules.readings import F8, FOREVER_US, I8
 
@@ -73,6 +74,16 @@ def trailing_mkt_c(
     """
     starts, ends, factors = _segments(t_us, v, max_gap_us, from_us, FOREVER_US, windows, weights)
     return np.asarray(_trailing(starts, ends, factors, np.ascontiguousarray(at_us, np.int64), window_us))
+
+
+def mkt_of_segments_c(start: I8, sensed_us: I8, values_c: F8, from_us: I8, until_us: I8, max_gap_us: I8) -> F8:
+    """Return the MKT of many custodies at once, hold rule; NaN where nothing is covered.
+
+    Custody s has the rows start[s] ... start[s + 1] - 1, in judging order, NaN where absent or fail; from_us (custody start plus ignore
+    period), until_us (its end) and max_gap_us are one for each. It is `trailing_mkt_c` at until_us over the whole custody, bit for bit.
+    """
+    columns = (start, sensed_us, values_c, from_us, until_us, max_gap_us)
+    return np.asarray(_of_segments(*(frozen(np.ascontiguousarray(column)) for column in columns)))
 
 
 def largest_mkt_c(
@@ -207,6 +218,32 @@ def _fold(values_c: Any, weights_us: Any) -> float:
     if time_us == 0.0:
         return float(np.nan)
     return float(ACTIVATION_K / -(highest + np.log(total / time_us)) - ZERO_C_K)
+
+
+@compiled
+def _of_segments(start: I8, sensed_us: I8, values_c: F8, from_us: I8, until_us: I8, max_gap_us: I8) -> F8:
+    found = np.full(len(start) - 1, np.nan)
+    for s in range(len(start) - 1):
+        total = 0.0
+        time_us = 0
+        before_us = np.int64(0)
+        value_c = np.nan
+        for i in range(start[s], start[s + 1] + 1):
+            last = i == start[s + 1]
+            if not last and np.isnan(values_c[i]):
+                continue
+            at_us = until_us[s] if last else sensed_us[i]
+            if not np.isnan(value_c):
+                low = max(before_us, from_us[s])
+                held_us = min(before_us + min(at_us - before_us, max_gap_us[s]), until_us[s]) - low
+                if held_us > 0:
+                    total += np.exp(-ACTIVATION_K / (value_c + ZERO_C_K) - _SHIFT) * held_us
+                    time_us += held_us
+            if not last:
+                before_us, value_c = at_us, values_c[i]
+        if time_us > 0:
+            found[s] = ACTIVATION_K / -(_SHIFT + np.log(total / time_us)) - ZERO_C_K
+    return found
 
 
 @numba.njit(

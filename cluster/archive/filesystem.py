@@ -1,9 +1,10 @@
-"""Where an archive or a result lies: a folder of this machine, or a URL that pyarrow or fsspec knows (s3://, gs://, abfs://, file://, …)."""
+"""Where an archive or a result lies: a folder of this machine, or a URL that pyarrow or fsspec knows (s3://, gs://, abfs://, …)."""
 
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator
+import time
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,13 @@ class Place:
         self.system.create_dir(posixpath.dirname(path), recursive=True)
         return self.system.open_output_stream(path)
 
+    def put(self, name: str, content: bytes) -> None:
+        """Write a small file: from one moment to the next it is there, whole, in the place of what was there."""
+        part = f"{name}.{uuid.uuid4().hex[:8]}"
+        with self.create(part) as file:
+            file.write(content)
+        self.system.move(self.path(part), self.path(name))
+
     def open(self, name: str) -> Any:
         """A file to read at random. Raises FileNotFoundError."""
         return self.system.open_input_file(self.path(name))
@@ -67,12 +75,15 @@ class Place:
         info = self.system.get_file_info(self.path(name))
         return int(info.size) if info.type == fs.FileType.File else None
 
-    def files(self, under: str = "") -> Iterator[str]:
-        """Names of all files below a folder."""
-        selector = fs.FileSelector(self.path(under), allow_not_found=True, recursive=True)
+    def ages(self) -> list[tuple[str, float]]:
+        """All files with their ages in seconds; 0 where the file system does not tell."""
+        found = []
+        selector = fs.FileSelector(self.root, allow_not_found=True, recursive=True)
         for info in self.system.get_file_info(selector):
             if info.type == fs.FileType.File:
-                yield posixpath.relpath(info.path, self.root)
+                age_s = time.time() - info.mtime.timestamp() if info.mtime is not None else 0.0
+                found.append((posixpath.relpath(info.path, self.root), age_s))
+        return found
 
     def remove(self, name: str) -> None:
         """Remove a file if it is there."""

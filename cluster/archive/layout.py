@@ -168,9 +168,7 @@ VISITS = pa.schema(
     ]
 )
 
-EVENTS = pa.schema(
-    [("carrier", _S), ("tag_id", _S), ("number", _I8), ("kind", _S), ("at", TIME), ("recorded_at", TIME), ("body", _S)]
-)
+EVENTS = pa.schema([("carrier", _S), ("tag_id", _S), ("number", _I8), ("kind", _S), ("at", TIME), ("recorded_at", TIME), ("body", _S)])
 
 ALERTS = pa.schema(
     [
@@ -215,6 +213,9 @@ COMMANDS = pa.schema(
 )
 """The journal's commands and ticks that concern a carrier or its tags: with the readings' journal numbers, the order of arrival."""
 
+LOOSE = pa.schema([field for field in READINGS if field.name not in ("carrier", "custody_id", *FLAG_COLUMNS)])
+"""Readings that were on no archived journey when the journal gave them up (retain.py); sorted by tag and (sensed_at, boot, sequence)."""
+
 DATASETS: dict[str, pa.Schema] = {
     "readings": READINGS,
     "shipments": SHIPMENTS,
@@ -226,7 +227,10 @@ DATASETS: dict[str, pa.Schema] = {
     "alerts": ALERTS,
     "decisions": DECISIONS,
     "commands": COMMANDS,
+    "loose": LOOSE,
 }
+JOURNEYS = tuple(name for name in DATASETS if name != "loose")
+"""The datasets of a part of journeys. A part of loose readings has the other one alone."""
 
 ROW_GROUP = 262_144
 """Readings a row group: one tag's history unpacks at most so many, and a replay does not notice."""
@@ -237,14 +241,15 @@ def encodings(dataset: str) -> dict[str, Any]:
 
     lz4, for it unpacks faster than the rules judge (70 M readings/s a core with three values; zstd 30 M and 2 bytes of 19 less).
     """
-    if dataset != "readings":
+    if dataset not in ("readings", "loose"):
         return {"compression": "zstd"}
     delta = ("custody_id", "sensed_at", "received_at", "boot", "sequence", "journal_sequence", "journal_row")
+    held = DATASETS[dataset].names
+    encoded = {**dict.fromkeys(delta, "DELTA_BINARY_PACKED"), **dict.fromkeys(VALUE_COLUMNS, "BYTE_STREAM_SPLIT")}
     return {
         "compression": "lz4",
-        "row_group_size": ROW_GROUP,
-        "use_dictionary": ["carrier", "tag_id", "journal_shard", *FLAG_COLUMNS],
-        "column_encoding": {**dict.fromkeys(delta, "DELTA_BINARY_PACKED"), **dict.fromkeys(VALUE_COLUMNS, "BYTE_STREAM_SPLIT")},
+        "use_dictionary": [name for name in ("carrier", "tag_id", "journal_shard", *FLAG_COLUMNS) if name in held],
+        "column_encoding": {name: one for name, one in encoded.items() if name in held},
     }
 
 

@@ -1,8 +1,8 @@
 """What a replay leaves behind: a folder (or URL) with result.json, differences.parquet and shipments.parquet.
 
 `differences` has a row for each thing that is not the same (DIFFERENCES), `shipments` one for each shipment replayed (SHIPMENTS). In a
-verify `before` is what was recorded and `after` what the replay gives; in a what-if `before` is the recorded rules' outcome and `after` that of
-the other rules. The same replay of the same archive always gives the same files but for times and versions; `digest` says so.
+verify `before` is what was recorded and `after` what the replay gives; in a what-if `before` is the outcome of the recorded rules and
+`after` that of the other rules. The same replay of the same archive gives the same files but for times and versions: `digest` says so.
 """
 
 from __future__ import annotations
@@ -146,8 +146,7 @@ def write(place: Place, result: Result, differences: pa.Table, shipments: pa.Tab
     for name, table in ((DIFFERENCES_FILE, differences), (SHIPMENTS_FILE, shipments)):
         with place.create(name) as file:
             pq.write_table(table, file, compression="zstd")
-    with place.create(RESULT) as file:
-        file.write(json.dumps(result.to_data(), indent=1, sort_keys=True).encode())
+    place.put(RESULT, json.dumps(result.to_data(), indent=1, sort_keys=True).encode())
 
 
 def read(place: Place) -> tuple[Result, pa.Table, pa.Table]:

@@ -1,0 +1,177 @@
+"""`waybill archive run`: closed journeys into new parts, published in one transaction; what a crash left behind is swept.
+
+Files are written under names that were never used. Nobody reads them until the manifest names them; whatever it no longer names, and what
+no run is writing any more, is removed. A crash leaves the old archive or the new one.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from itertools import groupby
+
+import numpy as np
+
+from actors.journal import archive, segments
+from actors.journal.archive import Due
+from actors.journal.quarantine import DamagedJournal
+from actors.journal.store import Store
+from actors.journal.tables import ArchivedCarrier, ArchivedCustody, ArchivePart
+from actors.rules import codec
+from cluster.archive import layout
+from cluster.archive.collect import Placed, collect, commands_of
+from cluster.archive.filesystem import Place
+from cluster.archive.writer import PART_READINGS, PartWriter, write_manifest
+
+log = logging.getLogger("waybill.archive")
+
+FIRST_AT_ONCE, MOST_AT_ONCE = 16, 512
+"""Journeys whose readings are held in memory together: as many as have about READINGS_AT_ONCE."""
+READINGS_AT_ONCE = 1_000_000
+TIMEOUT_S = 60.0
+SWEEP_AFTER_S = 3_600.0
+"""A file that the manifest does not name is left for so long: a run may be writing it, or a reader reading what was replaced."""
+
+Progress = Callable[[int, int, int], None]
+"""Told (shipments done, shipments in all, readings)."""
+
+
+@dataclass(slots=True)
+class Account:
+    """What a run did."""
+
+    shipments: int = 0
+    again: int = 0  # of them, such as were in the archive before
+    readings: int = 0
+    parts: int = 0
+    bytes: int = 0
+    swept: int = 0
+    stale: list[str] = field(default_factory=list)  # found to have late readings
+    elapsed_s: float = 0.0
+
+
+@dataclass(slots=True)
+class _Made:
+    part: ArchivePart
+    placed: list[Placed]
+
+
+def run(
+    store: Store, place: Place, closed_before_us: int, now_us: Callable[[], int], *, only: frozenset[str] | None = None,
+    part_readings: int = PART_READINGS, sweep_after_s: float = SWEEP_AFTER_S, progress: Progress | None = None,
+) -> Account:  # fmt: skip
+    """Archive what closed before a time and is not in the archive as it is now. One run at a time. only: of these shipments."""
+    started = time.perf_counter()
+    account = Account()
+    scanned = {shard: _scan(store, shard, account) for shard in archive.shards(store.engine)}
+    dues = [one for one in archive.due(store.engine, closed_before_us) if only is None or one.shipment_id in only]
+    replaced = sorted({one.part_id for one in dues if one.part_id})
+    known = {one.carrier for one in dues}
+    dues += [one for one in archive.companions(store.engine, replaced) if one.carrier not in known]
+    account.again = sum(one.part_id is not None for one in dues)
+    made: list[_Made] = []
+    writing: list[PartWriter] = []
+    try:
+        for one in _parts(store, place, dues, part_readings, now_us, writing, account, progress, len(dues)):
+            made.append(one)
+        now = now_us()
+        closed = {one.carrier: one.closed_us for one in dues}
+        carriers = [_carrier(one, part.part, closed, now) for part in made for one in part.placed]
+        custodies = [_custody(row, one, part.part) for part in made for one in part.placed for row in one.custodies]
+        if made:
+            store.write(archive.publish, [one.part for one in made], carriers, custodies, replaced, scanned).result(TIMEOUT_S)
+    except BaseException:
+        for writer in writing:
+            writer.abandon()
+        raise
+    account.parts = len(made)
+    account.bytes = sum(file["bytes"] for one in made for file in one.part.files)
+    write_manifest(place, archive.parts(store.engine))
+    account.swept = sweep(store, place, sweep_after_s)
+    account.elapsed_s = time.perf_counter() - started
+    return account
+
+
+def _parts(
+    store: Store, place: Place, dues: Sequence[Due], part_readings: int, now_us: Callable[[], int], writing: list[PartWriter],
+    account: Account, progress: Progress | None, total: int,
+) -> Iterator[_Made]:  # fmt: skip
+    """Write the parts, month by month, each carrier whole."""
+    software = f"waybill {version('waybill')}"
+    ordered = sorted(dues, key=lambda one: (layout.month_of(one.closed_us), one.carrier))
+    for month, some in groupby(ordered, key=lambda one: layout.month_of(one.closed_us)):
+        waiting, at_once = list(some), FIRST_AT_ONCE
+        out: PartWriter | None = None
+        placed: list[Placed] = []
+        while waiting:
+            chunk, waiting = waiting[:at_once], waiting[at_once:]
+            journeys = archive.journeys(store.engine, chunk)
+            if out is None:
+                out, placed = PartWriter(place, month), []
+                writing.append(out)
+            before = out.readings
+            placed += collect(store.engine, journeys, out, commands_of(store.engine, journeys))
+            account.shipments += len(chunk)
+            account.readings += out.readings - before
+            if progress is not None:
+                progress(account.shipments, total, account.readings)
+            each = max(1, (out.readings - before) // max(1, len(chunk)))
+            at_once = max(1, min(MOST_AT_ONCE, READINGS_AT_ONCE // each))
+            if out.readings >= part_readings or not waiting:
+                yield _Made(out.close(now_us(), software), placed)
+                out = None
+
+
+def _carrier(placed: Placed, part: ArchivePart, closed: dict[str, int], now: int) -> ArchivedCarrier:
+    return ArchivedCarrier(
+        carrier=placed.carrier, part_id=part.part_id, closed_us=closed[placed.carrier], archived_us=now, readings=placed.readings,
+        last_event=placed.last_event, stale=False,
+    )  # fmt: skip
+
+
+def _custody(row: tuple[int, int, int, int, int, int, int], placed: Placed, part: ArchivePart) -> ArchivedCustody:
+    custody_id, shard, local_index, from_us, until_us, first_row, readings = row
+    return ArchivedCustody(
+        custody_id=custody_id, part_id=part.part_id, carrier=placed.carrier, shard=shard, local_index=local_index, from_us=from_us,
+        until_us=until_us, first_row=first_row, readings=readings,
+    )  # fmt: skip
+
+
+def _scan(store: Store, shard: int, account: Account) -> int:
+    """Look through what a shard's journal got since the last time for readings of journeys that are in the archive: they are stale then."""
+    scanned, _ = archive.retained(store.engine, shard)
+    places = archive.custody_places(store.engine, shard)
+    tags = np.array([one.local_index for one in places], np.int64)
+    order = np.argsort(tags, kind="stable")
+    tags = tags[order]
+    stale: set[str] = set()
+    try:
+        for entry in segments.entries(store.engine, shard, scanned):
+            scanned = entry.sequence
+            if entry.kind != "readings" or not len(tags):
+                continue
+            batch = codec.decode(entry.blob).batch
+            for tag in np.unique(batch.tag[np.isin(batch.tag, tags)]).tolist():
+                sensed = batch.sensed_us[batch.tag == tag]
+                for at in order[slice(*np.searchsorted(tags, [tag, tag + 1]).tolist())].tolist():
+                    if ((sensed >= places[at].from_us) & (sensed < places[at].until_us)).any():
+                        stale.add(places[at].carrier)
+    except DamagedJournal as damage:
+        log.error("%s: looked through up to entry %d of shard %d only", damage, scanned, shard)
+    store.write(archive.note_scanned, shard, scanned, sorted(stale)).result(TIMEOUT_S)
+    account.stale += sorted(stale)
+    return scanned
+
+
+def sweep(store: Store, place: Place, after_s: float) -> int:
+    """Remove files that no manifest row names and that are older than `after_s`; how many."""
+    named = {file["name"] for part in archive.parts(store.engine) if part["location"] == place.location for file in part["files"]}
+    count = 0
+    for name, age_s in place.ages():
+        if name.partition("/")[0] in layout.DATASETS and name not in named and age_s > after_s:
+            place.remove(name)
+            count += 1
+    return count

@@ -1,0 +1,207 @@
+"""A part of the archive made ready for judging: its rides, their carriers' rules, and what was recorded of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from actors.rules.plan import Plan
+from actors.rules.quality import QualitySettings
+from actors.rules.readings import FOREVER_US, I8
+from actors.tags.carriers import Carrier, Rulebook
+from cluster.archive import reader
+from cluster.archive.reader import Part
+from cluster.replay import judge
+from cluster.replay.judge import EXCURSION_ROW, SUM_ROW, VISIT_ROW, Columns, Judged, Rides
+
+Change = Callable[[str, Plan], Plan]
+"""Other rules: given a shipment's id and its recorded plan, the plan that is asked about."""
+ChangeQuality = Callable[[str, QualitySettings | None], QualitySettings | None]
+"""Other quality settings: given a tag's id and its recorded ones."""
+
+
+@dataclass(slots=True)
+class Rules:
+    """The rules under which a part is judged: one Carrier for each of its shipments, and the tables that the kernels read."""
+
+    book: Rulebook
+    carriers: list[Carrier]
+    quality: list[QualitySettings | None]
+
+
+@dataclass(slots=True)
+class Journeys:
+    """The shipments of a part. Ride k is row k of `custodies` (retracted ones are left out)."""
+
+    part: Part
+    shipments: list[dict[str, Any]]
+    custodies: dict[str, list[Any]]
+    rides: Rides
+    shipment_of: dict[str, int]
+    plans: list[Plan]
+    lots: list[dict[str, list[str]]] = field(default_factory=list)
+
+    def rules(self, change: Change | None = None, change_quality: ChangeQuality | None = None) -> Rules:
+        """The recorded rules, or others made from them."""
+        book = Rulebook()
+        made: dict[tuple[str, str], Carrier] = {}
+        carriers = []
+        for shipment, plan in zip(self.shipments, self.plans, strict=True):
+            key = ("" if change is None else shipment["shipment_id"], shipment["rules"])
+            if key not in made:
+                made[key] = book.of(plan if change is None else change(shipment["shipment_id"], plan))
+            carriers.append(made[key])
+        settings = self.rides.quality
+        if change_quality is not None:
+            settings = [change_quality(tag, one) for tag, one in zip(self.custodies["tag_id"], settings, strict=True)]
+        return Rules(book, carriers, settings)
+
+    def columns(self, *rules: Rules) -> Columns:
+        """The readings with the values that any of these rules looks at."""
+        codes = tuple(sorted({code for one in rules for code in judge.needed_codes(one.book, one.carriers, one.quality)}))
+        names = ["sensed_at", *(reader.COLUMNS[code].name for code in codes)]
+        table = self.part.table("readings", names)
+        return Columns(reader.integers(table.column("sensed_at")), codes, reader.values(table, codes))
+
+    def judge(self, columns: Columns, rules: Rules, names: list[str] | None = None) -> Judged:
+        """What these rules say of the part. names: as in `judge.judge`."""
+        rides = self.rides
+        mine = Rides(rides.custody_id, rides.carrier, rides.tag, rides.from_us, rides.until_us, rides.start, rules.quality)
+        return judge.judge(columns, mine, rules.book, rules.carriers, names)
+
+
+def load(part: Part, only: frozenset[str] | None = None) -> Journeys:
+    """A part's journeys, of the shipments `only` where given."""
+    shipments = [row for row in part.rows("shipments") if only is None or row["shipment_id"] in only]
+    number = {row["carrier"]: at for at, row in enumerate(shipments)}
+    table = part.table("custodies")
+    mask = pc.invert(pc.fill_null(table.column("retracted"), False))
+    if only is not None:
+        mask = pc.and_(mask, pc.is_in(table.column("carrier"), pa.array(list(number))))
+    table = table.filter(mask)
+    custodies = {name: table.column(name).to_pylist() for name in ("custody_id", "carrier", "tag_id", "handling_unit_id", "mkt_c")}
+    tags: dict[str, int] = {}
+    tag = np.array([tags.setdefault(one, len(tags)) for one in custodies["tag_id"]], np.int32)
+    known: dict[str, QualitySettings] = {}
+    texts = table.column("quality").to_pylist()
+    settings = [
+        None if text is None else known.setdefault(text, QualitySettings.from_data(json.loads(text))) if text not in known else known[text]
+        for text in texts
+    ]
+    first = reader.integers(table.column("first_row"))
+    count = reader.integers(table.column("readings"))
+    rides = Rides(
+        reader.integers(table.column("custody_id")),
+        np.array([number[one] for one in custodies["carrier"]], np.int32),
+        tag,
+        reader.integers(table.column("from_at")),
+        reader.integers(table.column("until_at"), FOREVER_US),
+        np.zeros(0, np.int64),
+        settings,
+    )
+    journeys = Journeys(
+        part, shipments, custodies, rides, number, _plans(shipments), [json.loads(row["lots"] or "{}") for row in shipments]
+    )
+    rides.start = _starts(first, count, part)
+    return journeys
+
+
+def _starts(first: I8, count: I8, part: Part) -> I8:
+    """Rides' readings follow each other without a gap: start[k + 1] is where ride k ends. Raises ValueError where they do not."""
+    start = np.concatenate([first, first[-1:] + count[-1:]]) if len(first) else np.zeros(1, np.int64)
+    if not np.array_equal(start[:-1] + count, start[1:]):
+        raise ValueError(f"part {part.part_id}: the custodies' readings do not follow each other")
+    return np.asarray(start)
+
+
+def _plans(shipments: list[dict[str, Any]]) -> list[Plan]:
+    """Each shipment's recorded plan; equal rules are parsed once."""
+    known: dict[str, Plan] = {}
+    return [known[row["rules"]] if row["rules"] in known else known.setdefault(row["rules"], plan_of(row["rules"])) for row in shipments]
+
+
+def plan_of(rules: str) -> Plan:
+    """The plan that `rules_of` made text of; without its carrier's name."""
+    return Plan.from_data({"carrier": "", "revision": 0, **json.loads(rules)})
+
+
+def rules_of(plan: Mapping[str, Any]) -> str:
+    """A plan's data as text, without carrier and revision: equal rules are equal texts."""
+    return json.dumps(
+        {key: value for key, value in plan.items() if key not in ("carrier", "revision")}, separators=(",", ":"), sort_keys=True
+    )
+
+
+# ---------------------------------------------------------------- what was recorded
+
+
+def recorded(journeys: Journeys, names: list[str]) -> Judged:
+    """What the archive has of the rides as stated, in the form in which the rules give it; new names are added to `names`."""
+    index = {name: at for at, name in enumerate(names)}
+
+    def number(text: str | None) -> int:
+        if (text or "") not in index:
+            index[text or ""] = len(names)
+            names.append(text or "")
+        return index[text or ""]
+
+    ride_of = {custody: ride for ride, custody in enumerate(journeys.custodies["custody_id"])}
+    final = [
+        row for row in journeys.part.rows("excursions") if row["final"] and row["state"] != "RETRACTED" and row["custody_id"] in ride_of
+    ]
+    excursions = _array(
+        EXCURSION_ROW,
+        final,
+        {
+            "ride": lambda row: ride_of[row["custody_id"]], "name": lambda row: number(row["limit_id"]), "limit": lambda row: -1,
+            "readings": "readings", "started_us": "started_at", "triggered_us": "triggered_at",
+            "ended_us": lambda row: FOREVER_US if row["ended_at"] is None else row["ended_at"],
+            "violation_us": "violation_us", "uncovered_us": "uncovered_us", "extreme": "extreme",
+            "extreme_us": lambda row: row["extreme_at"] or 0, "mean": "mean",
+        },
+    )  # fmt: skip
+    stated = [row for row in journeys.part.rows("visits") if row["state"] == "STATED" and row["kind"] in ("VISIT", "PASSED")]
+    visits = _array(
+        VISIT_ROW,
+        [row for row in stated if row["custody_id"] in ride_of],
+        {
+            "ride": lambda row: ride_of[row["custody_id"]], "name": lambda row: number(row["fence_id"]),
+            "kind": lambda row: judge.PASSED if row["kind"] == "PASSED" else judge.VISIT, "entered_us": "entered_at",
+            "exited_us": lambda row: FOREVER_US if row["exited_at"] is None else row["exited_at"],
+        },
+    )  # fmt: skip
+    sums = _array(
+        SUM_ROW,
+        [row for row in journeys.part.rows("exposures") if row["custody_id"] in ride_of],
+        {
+            "ride": lambda row: ride_of[row["custody_id"]], "name": lambda row: number(row["limit_id"]), "readings": "readings",
+            "violation_us": "violation_us", "covered_us": "covered_us", "uncovered_us": "uncovered_us", "extreme": "extreme",
+            "extreme_us": lambda row: row["extreme_at"] or 0,
+        },
+    )  # fmt: skip
+    mkt_c = np.array([np.nan if one is None else one for one in journeys.custodies["mkt_c"]], np.float64)
+    return Judged(
+        names,
+        excursions[np.lexsort((excursions["started_us"], excursions["name"], excursions["ride"]))],
+        visits[np.lexsort((visits["entered_us"], visits["kind"], visits["name"], visits["ride"]))],
+        sums[np.lexsort((sums["name"], sums["ride"]))],
+        mkt_c,
+        int(journeys.rides.start[-1] - journeys.rides.start[0]),
+    )
+
+
+def _array(dtype: np.dtype[Any], rows: list[dict[str, Any]], columns: Mapping[str, Any]) -> npt.NDArray[Any]:
+    found = np.zeros(len(rows), dtype)
+    for name, source in columns.items():
+        taken = [source(row) if callable(source) else row[source] for row in rows]
+        if found[name].dtype.kind == "f":
+            taken = [np.nan if one is None else one for one in taken]
+        found[name] = taken
+    return found

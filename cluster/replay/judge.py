@@ -1,0 +1,423 @@
+"""Judging whole files of journeys as columns: the kernels of live judging, given all custodies of a part in one call.
+
+A ride is one custody of one tag. Its readings are consecutive rows in judging order. The later custodies of a tag on one carrier go on
+from the sums of its earlier ones, so rides are judged in rounds: first custodies first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from actors.rules import exposure, geofence, mkt, quality
+from actors.rules.quality import QualitySettings
+from actors.rules.readings import (
+    ACCURACY,
+    CODE,
+    COLUMNS,
+    EARLIEST_US,
+    F8,
+    FAIL,
+    FOREVER_US,
+    I4,
+    I8,
+    LATEST_US,
+    LATITUDE,
+    LONGITUDE,
+    Batch,
+    Groups,
+)
+from actors.tags import whole
+from actors.tags.carriers import Carrier, Rulebook, TrackSpec
+
+TEMPERATURE = CODE["temperature_c"]
+VISIT, PASSED = 0, 1
+"""Kinds of a visit."""
+
+
+@dataclass(slots=True)
+class Columns:
+    """A part's readings. values: (len(codes), n), NaN where absent."""
+
+    sensed_us: I8
+    codes: tuple[int, ...]
+    values: F8
+
+
+@dataclass(slots=True)
+class Rides:
+    """The custodies of a part: arrays of length r. carrier: index into the list given with them; start: (r + 1,), rows of the columns."""
+
+    custody_id: I8
+    carrier: I4
+    tag: I4
+    from_us: I8
+    until_us: I8
+    start: I8
+    quality: list[QualitySettings | None]
+
+    def __len__(self) -> int:
+        return len(self.custody_id)
+
+
+@dataclass(slots=True)
+class Judged:
+    """What the rules say of the rides: structured arrays, each with `ride`, sorted by it; `name` indexes `names` (limit or fence ids)."""
+
+    names: list[str]
+    excursions: npt.NDArray[Any]
+    visits: npt.NDArray[Any]
+    sums: npt.NDArray[Any]
+    mkt_c: F8
+    readings: int
+
+
+EXCURSION_ROW = np.dtype(
+    [
+        ("ride", "i4"), ("name", "i4"), ("limit", "i4"), ("readings", "i8"),
+        ("started_us", "i8"), ("triggered_us", "i8"), ("ended_us", "i8"), ("violation_us", "i8"), ("uncovered_us", "i8"),
+        ("extreme", "f8"), ("extreme_us", "i8"), ("mean", "f8"),
+    ]
+)  # fmt: skip
+VISIT_ROW = np.dtype([("ride", "i4"), ("name", "i4"), ("kind", "i4"), ("entered_us", "i8"), ("exited_us", "i8")])
+SUM_ROW = np.dtype(
+    [
+        ("ride", "i4"), ("name", "i4"), ("readings", "i8"), ("violation_us", "i8"), ("covered_us", "i8"), ("uncovered_us", "i8"),
+        ("extreme", "f8"), ("extreme_us", "i8"),
+    ]
+)  # fmt: skip
+
+
+def needed_codes(book: Rulebook, carriers: Sequence[Carrier], qualities: Sequence[QualitySettings | None]) -> tuple[int, ...]:
+    """The value columns that these rules look at, ascending; temperature always, for the MKT."""
+    wanted = {TEMPERATURE} | {spec.metric for carrier in carriers for spec in carrier.tracks}
+    speed = any(one is not None and one.tests_position for one in qualities)
+    if speed or any(carrier.fence_rows for carrier in carriers):
+        wanted |= {LATITUDE, LONGITUDE, ACCURACY}
+    return tuple(sorted(wanted))
+
+
+def judge(columns: Columns, rides: Rides, book: Rulebook, carriers: Sequence[Carrier], names: list[str] | None = None) -> Judged:
+    """Judge closed custodies from their beginning to their end. names: go on from these, so that two judgements number alike."""
+    values = usable(columns, rides)
+    specs = _Specs(carriers, [] if names is None else names)
+    rounds = _rounds(rides)
+    prior: dict[tuple[int, int], dict[str, int]] = {}
+    parts = []
+    for number, chosen in enumerate(rounds):
+        before = [prior.get(_key(rides, ride), {}) for ride in chosen.tolist()] if number else None
+        found = _judge_limits(columns, values, rides, book, carriers, specs, chosen, before)
+        parts.append(found)
+        if number + 1 < len(rounds):
+            _add_up(rides, specs, found[1], prior)
+    excursions = np.concatenate([part[0] for part in parts]) if parts else np.zeros(0, EXCURSION_ROW)
+    sums = np.concatenate([part[1] for part in parts]) if parts else np.zeros(0, SUM_ROW)
+    return Judged(
+        specs.names,
+        excursions[np.lexsort((excursions["started_us"], excursions["name"], excursions["ride"]))],
+        _judge_fences(columns, values, rides, book, carriers, specs),
+        sums[np.lexsort((sums["name"], sums["ride"]))],
+        _mkt(columns, values, rides, carriers),
+        len(columns.sensed_us),
+    )
+
+
+# ---------------------------------------------------------------- quality
+
+
+def usable(columns: Columns, rides: Rides) -> F8:
+    """The values with every one flagged *fail* made absent (handbook 4); the columns' own where nothing is."""
+    tested = np.array([one is not None for one in rides.quality], np.bool_)
+    if not tested.any():
+        return columns.values
+    values = columns.values
+    copied = False
+    for low, high in _stretches(tested):  # neighbouring rides with settings are one call
+        first, last = int(rides.start[low]), int(rides.start[high])
+        settings = rides.quality[low:high]
+        start = rides.start[low : high + 1] - first
+        failed = _failures(settings, start, columns.sensed_us[first:last], columns.codes, columns.values[:, first:last])
+        if failed.any():
+            if not copied:
+                values, copied = columns.values.copy(), True
+            values[:, first:last][failed] = np.nan
+    return values
+
+
+def _failures(
+    settings: Sequence[QualitySettings | None], start: I8, sensed_us: I8, codes: Sequence[int], values: F8
+) -> npt.NDArray[np.bool_]:
+    distinct = {id(one): one for one in settings if one is not None}
+    number = {key: at for at, key in enumerate(distinct)}
+    which = np.array([number[id(one)] for one in settings])
+    failed = np.zeros(values.shape, np.bool_)
+    for k, code in enumerate(codes):
+        if not any(_tests(one, code) for one in distinct.values()):
+            continue
+        rows = np.concatenate([one.row(code) for one in distinct.values()])
+        found = quality.flags_of_segments(np.ascontiguousarray(rows[which]), start, sensed_us, np.ascontiguousarray(values[k]))
+        np.equal(found, FAIL, out=failed[k])
+    if LATITUDE in codes and LONGITUDE in codes and any(one.tests_position for one in distinct.values()):
+        latitude, longitude = codes.index(LATITUDE), codes.index(LONGITUDE)
+        limits = np.array([[_or_nan(one.speed_suspect_mps), _or_nan(one.speed_fail_mps)] for one in distinct.values()])[which]
+        found = quality.speed_flags_of_segments(
+            limits, start, sensed_us, np.ascontiguousarray(values[latitude]), np.ascontiguousarray(values[longitude])
+        )
+        failed[[latitude, longitude]] |= found == FAIL
+    return failed
+
+
+def _tests(settings: QualitySettings, code: int) -> bool:
+    """Whether anything can fail a plausible value of this column."""
+    dated = settings.not_before_us > EARLIEST_US or settings.not_after_us < LATEST_US
+    return dated or COLUMNS[code].name in settings.metrics
+
+
+def _or_nan(value: float | None) -> float:
+    return np.nan if value is None else value
+
+
+def _stretches(mask: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8)))
+    return [(int(low), int(high)) for low, high in edges.reshape(-1, 2)]
+
+
+# ---------------------------------------------------------------- limits
+
+
+class _Specs:
+    """The carriers' tracks and fences as flat tables; carriers under the same rules share theirs."""
+
+    def __init__(self, carriers: Sequence[Carrier], names: list[str]) -> None:
+        self.names = names
+        self._name = {name: at for at, name in enumerate(names)}
+        known: dict[tuple[TrackSpec, ...], int] = {}
+        parts, sizes = [], []
+        self.rule_set = np.zeros(len(carriers), np.int64)
+        self.doubled = False
+        for at, carrier in enumerate(carriers):
+            key = tuple(carrier.tracks)
+            if key not in known:
+                known[key] = len(parts)
+                names = [self.name(spec.limit_id) for spec in carrier.tracks]
+                self.doubled |= len(set(names)) < len(names)
+                parts.append(
+                    [(name, s.metric, s.mode, s.windows_start, s.windows_count) for name, s in zip(names, carrier.tracks, strict=True)]
+                )
+                sizes.append(len(carrier.tracks))
+            self.rule_set[at] = known[key]
+        self.size = np.array(sizes, np.int64)
+        self.first = np.cumsum(self.size) - self.size
+        flat = np.array([row for part in parts for row in part], np.int64).reshape(-1, 5)
+        self.track_name, self.metric, self.mode, self.windows_start, self.windows_count = flat.T
+
+    def name(self, text: str) -> int:
+        """The number of a limit's or fence's id."""
+        if text not in self._name:
+            self._name[text] = len(self.names)
+            self.names.append(text)
+        return self._name[text]
+
+    def of(self, carrier: I4) -> tuple[I8, I8]:
+        """For rides on these carriers: how many tracks each has, and the row of each track in the flat table."""
+        sets = self.rule_set[carrier]
+        count = self.size[sets]
+        return count, block_index(self.first[sets], count)
+
+
+def block_index(starts: I8, sizes: I8) -> I8:
+    """Concatenation of arange(start, start + size)."""
+    total = int(sizes.sum())
+    before = np.cumsum(sizes) - sizes
+    return np.repeat(starts - before, sizes) + np.arange(total)
+
+
+def _key(rides: Rides, ride: int) -> tuple[int, int]:
+    return int(rides.carrier[ride]), int(rides.tag[ride])
+
+
+def _rounds(rides: Rides) -> list[I8]:
+    """Rides by how many earlier custodies their tag has on the same carrier."""
+    order = np.lexsort((rides.from_us, rides.tag, rides.carrier))
+    same = np.zeros(len(order), np.bool_)
+    if len(order) > 1:
+        same[1:] = (np.diff(rides.tag[order]) == 0) & (np.diff(rides.carrier[order]) == 0)
+    index = np.arange(len(order))
+    rank = index - np.maximum.accumulate(np.where(same, 0, index))
+    return [np.sort(order[rank == number]) for number in range(int(rank.max(initial=-1)) + 1)]
+
+
+def _add_up(rides: Rides, specs: _Specs, sums: npt.NDArray[Any], prior: dict[tuple[int, int], dict[str, int]]) -> None:
+    for row in sums:
+        mine = prior.setdefault(_key(rides, int(row["ride"])), {})
+        name = specs.names[int(row["name"])]
+        mine[name] = mine.get(name, 0) + int(row["violation_us"])
+
+
+def _groups(rides: Rides, chosen: I8) -> tuple[Groups, I8]:
+    """The chosen rides as groups numbered 0 … (those without readings left out), and which of them those are."""
+    sizes = np.diff(rides.start)[chosen]
+    filled = np.flatnonzero(sizes)
+    starts = rides.start[:-1][chosen][filled]
+    start = np.concatenate([[0], np.cumsum(sizes[filled])]).astype(np.int64)
+    return Groups(filled.astype(np.int32), start, block_index(starts, sizes[filled])), filled
+
+
+def ignore_from_us(rides: Rides, carriers: Sequence[Carrier], chosen: I8) -> I8:
+    """From when limits hold in each ride: its start plus the ignore period, at most its end."""
+    ignore = np.zeros(len(chosen), np.int64)
+    ever = np.array([any(one.ignore_us for one in carrier.plan.profiles) for carrier in carriers], np.bool_)
+    for at in np.flatnonzero(ever[rides.carrier[chosen]]).tolist():
+        ride = int(chosen[at])
+        ignore[at] = carriers[int(rides.carrier[ride])].plan.ignore_us(int(rides.from_us[ride]))
+    return np.minimum(rides.from_us[chosen] + ignore, rides.until_us[chosen])
+
+
+def _judge_limits(
+    columns: Columns, values: F8, rides: Rides, book: Rulebook, carriers: Sequence[Carrier], specs: _Specs, chosen: I8,
+    before: list[dict[str, int]] | None,
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:  # fmt: skip
+    count, flat = specs.of(rides.carrier[chosen])
+    if not len(flat):
+        return np.zeros(0, EXCURSION_ROW), np.zeros(0, SUM_ROW)
+    first = (np.cumsum(count) - count).astype(np.int32)
+    ride_of = np.repeat(chosen, count)
+    prior_us = np.zeros(len(flat), np.int64)
+    if before is not None:
+        owner = np.repeat(np.arange(len(chosen)), count)
+        prior_us[:] = [
+            before[at].get(specs.names[name], 0) for at, name in zip(owner.tolist(), specs.track_name[flat].tolist(), strict=True)
+        ]
+    until = rides.until_us[ride_of]
+    tracks = exposure.fresh(
+        specs.metric[flat], specs.mode[flat], specs.windows_start[flat], specs.windows_count[flat],
+        np.repeat(ignore_from_us(rides, carriers, chosen), count), until, prior_us,
+    )  # fmt: skip
+    groups, _ = _groups(rides, chosen)
+    windows, limits = book.windows, book.limits
+    parts = [exposure.advance(tracks, first, count.astype(np.int32), groups, columns.sensed_us, columns.codes, values, windows, limits)]
+    end_values = np.full(len(tracks), np.nan)
+    for row in np.flatnonzero(specs.mode[flat] == exposure.MKT).tolist():
+        parts += _judge_mkt(columns, values, rides, book, tracks, row, int(ride_of[row]), end_values)
+    parts.append(exposure.close(tracks, np.arange(len(tracks)), until, windows, limits, end_values))
+    runs = np.concatenate(parts)
+    ended = runs[runs["kind"] == exposure.ENDED]
+    return _excursions(ended, ride_of, specs.track_name[flat]), _sums(tracks, windows, ride_of, specs, flat, prior_us)
+
+
+def _judge_mkt(
+    columns: Columns, values: F8, rides: Rides, book: Rulebook, tracks: Any, row: int, ride: int, end_values: F8
+) -> list[npt.NDArray[Any]]:
+    """One track of mode mkt: its trailing MKT at each reading, and at the end."""
+    metric = int(tracks[row]["metric"])
+    low, high = int(rides.start[ride]), int(rides.start[ride + 1])
+    if metric not in columns.codes or low == high:
+        return []
+    own = values[columns.codes.index(metric), low:high]
+    held = ~np.isnan(own)
+    at_us = columns.sensed_us[low:high][held]
+    none = np.zeros(len(at_us), np.int64)
+    batch = Batch(none.astype(np.int32), at_us, none, none, (metric,), own[held].reshape(1, -1))
+    series = whole.trailing(book, tracks[row], batch, at_us)
+    end_values[row] = whole.trailing(book, tracks[row], batch, np.array([rides.until_us[ride]], np.int64))[0]
+    return [exposure.advance_series(tracks, row, at_us, series, book.windows, book.limits)]
+
+
+def _excursions(runs: npt.NDArray[Any], ride_of: I8, name_of: I8) -> npt.NDArray[Any]:
+    found = np.zeros(len(runs), EXCURSION_ROW)
+    found["ride"], found["name"], found["limit"] = ride_of[runs["track"]], name_of[runs["track"]], runs["limit"]
+    for mine, its in (
+        ("readings", "readings"), ("started_us", "start_us"), ("triggered_us", "triggered_us"), ("ended_us", "end_us"),
+        ("violation_us", "run_us"), ("uncovered_us", "uncovered_us"), ("extreme", "extreme"), ("extreme_us", "extreme_us"),
+    ):  # fmt: skip
+        found[mine] = runs[its]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found["mean"] = np.where(runs["run_us"] > 0, runs["weighted"] / runs["run_us"], runs["extreme"])
+    return found
+
+
+def _sums(tracks: Any, windows: Any, ride_of: I8, specs: _Specs, flat: I8, prior_us: I8) -> npt.NDArray[Any]:
+    """The sums of each ride under each limit id, without what went before."""
+    summary = exposure.summary(tracks, np.arange(len(tracks)), windows)
+    found = np.zeros(len(tracks), SUM_ROW)
+    found["ride"], found["name"] = ride_of, specs.track_name[flat]
+    for name in ("covered_us", "uncovered_us", "extreme", "extreme_us", "readings"):
+        found[name] = summary[name]
+    found["violation_us"] = summary["violation_us"] - prior_us
+    if specs.doubled:  # a limit id that changed its metric or mode: its times add up, the rest is its newest's
+        key = found["ride"].astype(np.int64) * (len(specs.names) + 1) + found["name"]
+        last = len(key) - 1 - np.unique(key[::-1], return_index=True)[1]
+        _, group = np.unique(key, return_inverse=True)
+        merged = found[last]
+        for name in ("violation_us", "covered_us", "uncovered_us"):
+            total = np.zeros(len(merged), np.int64)
+            np.add.at(total, group, found[name])
+            merged[name] = total
+        return merged
+    return found
+
+
+# ---------------------------------------------------------------- fences, MKT
+
+
+def _judge_fences(
+    columns: Columns, values: F8, rides: Rides, book: Rulebook, carriers: Sequence[Carrier], specs: _Specs
+) -> npt.NDArray[Any]:
+    rows_of = [np.array(carrier.fence_rows, np.int64) for carrier in carriers]
+    size = np.array([len(rows) for rows in rows_of], np.int64)
+    if not size.sum() or LATITUDE not in columns.codes or LONGITUDE not in columns.codes:
+        return np.zeros(0, VISIT_ROW)
+    flat_rows = np.concatenate(rows_of)
+    flat_names = np.array([specs.name(fence.fence_id) for carrier in carriers for fence in carrier.fences], np.int64)
+    count = size[rides.carrier]
+    index = block_index((np.cumsum(size) - size)[rides.carrier], count)
+    first = (np.cumsum(count) - count).astype(np.int32)
+    ride_of = np.repeat(np.arange(len(rides)), count)
+    visits = geofence.fresh(flat_rows[index].astype(np.int32), 0, FOREVER_US)
+    visits["from_us"], visits["until_us"] = rides.from_us[ride_of], rides.until_us[ride_of]
+    column = dict(zip(columns.codes, values, strict=True))
+    accuracy = column.get(ACCURACY)
+    if accuracy is None:
+        accuracy = np.full(len(columns.sensed_us), np.nan)
+    groups, _ = _groups(rides, np.arange(len(rides)))
+    events = [
+        geofence.advance(
+            visits, first, count.astype(np.int32), groups, columns.sensed_us, column[LATITUDE], column[LONGITUDE], accuracy, book.fences
+        )
+    ]
+    inside = np.flatnonzero(visits["side"] == geofence.INSIDE)
+    events.append(geofence.close(visits, inside, rides.until_us[ride_of[inside]]))
+    told = np.concatenate(events)
+    told = told[told["kind"] != geofence.ENTER]  # every visit of a closed custody has its exit, which tells both
+    found = np.zeros(len(told), VISIT_ROW)
+    found["ride"], found["name"] = ride_of[told["visit"]], flat_names[index[told["visit"]]]
+    found["kind"] = np.where(told["kind"] == geofence.PASSED_THROUGH, PASSED, VISIT)
+    found["entered_us"] = told["from_us"]
+    found["exited_us"] = np.where(told["kind"] == geofence.PASSED_THROUGH, told["to_us"], told["at_us"])
+    return found[np.lexsort((found["entered_us"], found["kind"], found["name"], found["ride"]))]
+
+
+def _mkt(columns: Columns, values: F8, rides: Rides, carriers: Sequence[Carrier]) -> F8:
+    """The MKT of each whole custody, by the max_gap of the profile version in force at its start; NaN where nothing is covered."""
+    if TEMPERATURE not in columns.codes or not len(rides):
+        return np.full(len(rides), np.nan)
+    everything = np.arange(len(rides))
+    gap = np.zeros(len(rides), np.int64)
+    alone = np.array([carrier.plan.profiles[0].max_gap_us if len(carrier.plan.profiles) == 1 else -1 for carrier in carriers], np.int64)
+    gap[:] = alone[rides.carrier]
+    for ride in np.flatnonzero(gap < 0).tolist():
+        plan = carriers[int(rides.carrier[ride])].plan
+        profile = plan.profile_at(int(rides.from_us[ride])) or (plan.profiles[0] if plan.profiles else None)
+        gap[ride] = profile.max_gap_us if profile else DEFAULT_GAP_US
+    return mkt.mkt_of_segments_c(
+        rides.start, columns.sensed_us, values[columns.codes.index(TEMPERATURE)], ignore_from_us(rides, carriers, everything),
+        rides.until_us, gap,
+    )  # fmt: skip
+
+
+DEFAULT_GAP_US = 3_600_000_000
+"""How long a reading holds where no profile says so (handbook 3)."""
