@@ -36,15 +36,21 @@ from actors.tags import admit, clock, entry, faults, past, snapshot, special, wh
 from actors.tags.changes import Changes
 from actors.tags.columns import MIN_US, SPECIAL_QUALITY
 from actors.tags.commands import apply
-from actors.tags.head import Head, block_index
+from actors.tags.head import Head
 from actors.tags.identity import resolve
 from actors.tags.late import Checkpoints
 from actors.tags.latest import Latest
+from actors.tags.names import TagNames
+from actors.tags.records import block_index
 from actors.tags.repeats import repeats
 from actors.tags.ring import FUTURE, Ring, rows_of
 
 PAST_IDS = 1 << 39
 """Set in the counter part of ids of what was first stated of a closed custody."""
+
+
+CHECKPOINT_PART, CHECKPOINT_BYTES_LEAST = 4, 1 << 20
+"""Checkpoints take this part of what the ring of recent readings takes."""
 
 
 @dataclass(slots=True)
@@ -120,13 +126,12 @@ class SensorTags:
         self.shard = shard
         self.auto_register = auto_register
         self.reads = reads
-        self.ids: list[str] = []
-        self.index: dict[str, int] = {}
+        self.ids = TagNames()
         self.counter = 0
         self.past_counter = 0
         self.ring = Ring(ring_bytes)
         self.ranges = admit.Ranges()
-        self.head = Head(self.ring, self.next_id)
+        self.head = Head(self.ring, self.next_id, max(ring_bytes // CHECKPOINT_PART, CHECKPOINT_BYTES_LEAST))
         self.late = Checkpoints(self.head)
         self.series: dict[int, special.Series] = {}
         self.quality: dict[int, QualitySettings] = {}
@@ -164,18 +169,21 @@ class SensorTags:
 
     def find(self, tag_id: str) -> int | None:
         """Local index of a tag, None where it is not known here."""
-        return self.index.get(tag_id)
+        return self.ids.find(tag_id)
+
+    def local(self, tag_id: str) -> int:
+        """Local index of a tag that is known. Raises KeyError where it is not."""
+        known = self.ids.find(tag_id)
+        if known is None:
+            raise KeyError(tag_id)
+        return known
 
     def add(self, tag_ids: Iterable[str]) -> list[int]:
         """Local indices of tags that were not known."""
         self.moving = True
-        made = []
-        for tag_id in tag_ids:
-            self.index[tag_id] = len(self.ids)
-            made.append(len(self.ids))
-            self.ids.append(tag_id)
+        made = self.ids.add(tag_ids)
         self.head.add_tags(len(made))
-        return made
+        return list(made)
 
     # ---------------------------------------------------------------- readings
 
@@ -185,13 +193,11 @@ class SensorTags:
         moved = Moved()
         batches = []
         for part in parts:
-            names = part.ids.decode().split("\n")
-            known = list(map(self.index.get, names))
-            if None in known and self.auto_register:
-                unknown = dict.fromkeys(name for name, at in zip(names, known, strict=True) if at is None)
-                moved.changes.new_tags.extend(self.add(unknown))
-                known = list(map(self.index.get, names))
-            local = np.array([-1 if at is None else at for at in known] if None in known else known, np.int32)
+            local = self.ids.lookup(part.ids)
+            if self.auto_register and (local < 0).any():
+                names = part.ids.decode().split("\n")
+                moved.changes.new_tags.extend(self.add(dict.fromkeys(names[at] for at in np.flatnonzero(local < 0).tolist())))
+                local = self.ids.lookup(part.ids)
             one = part.batch
             batches.append(Batch(local[one.tag], one.sensed_us, one.boot, one.sequence, one.codes, one.values))
         offered = readings.concatenate(batches)
@@ -262,7 +268,7 @@ class SensorTags:
 
     def _admit(self, groups: Groups, batch: Batch, received_us: int, certain: bool, status: U1) -> admit.Admission:
         return admit.run(
-            groups, batch, self.head.tags, self.head.count, self.head.visit_count, self.ranges, self.ring,
+            groups, batch, self.head.tags, self.ranges, self.ring,
             received_us, received_us + FUTURE_TOLERANCE_US, certain, status,
         )  # fmt: skip
 
@@ -395,7 +401,7 @@ class SensorTags:
                 encoded = codec.decode(blob)
                 self.priors = dict(encoded.extra.get("priors", ()))
                 self.slow = [(tag, from_us) for tag, from_us in encoded.extra.get("slow", ())]
-                self.add(name for name in encoded.extra.get("new_tags", ()) if name not in self.index)  # see adopt.registered
+                self.add(name for name in encoded.extra.get("new_tags", ()) if name not in self.ids)  # see adopt.registered
                 self.past_counter = encoded.extra.get("past_counter", self.past_counter)
                 kept = encoded.batch
                 batch = Batch(kept.tag, kept.sensed_us, kept.boot, kept.sequence, kept.codes, np.array(kept.values, order="C"))

@@ -124,8 +124,6 @@ def admit(
     values: F8,
     code_of_row: I8,
     tags: Any,
-    track_count: I4,
-    visit_count: I4,
     r_boot: I8,
     r_low: I8,
     r_high: I8,
@@ -170,7 +168,7 @@ def admit(
         slow = False
         earliest = received_us + (1 << 60)
         rows_before = n_rows
-        rides = track_count[t] + visit_count[t] > 0
+        rides = tags[t].shape > 0
         for k in range(g_start[g], g_start[g + 1]):
             r = g_order[k]
             at = sensed_us[r]
@@ -362,8 +360,6 @@ def run(
     groups: Groups,
     batch: Any,
     tags: npt.NDArray[Any],
-    track_count: I4,
-    visit_count: I4,
     ranges: Ranges,
     ring: Ring,
     received_us: int,
@@ -380,7 +376,7 @@ def run(
     future, counts = np.empty(rows, np.int64), np.zeros(6, np.int64)
     admit(
         frozen(groups.tag), frozen(groups.start), frozen(groups.order), frozen(batch.sensed_us), frozen(batch.boot),
-        frozen(batch.sequence), batch.values, frozen(np.array(batch.codes, dtype=np.int64)), tags, frozen(track_count), frozen(visit_count),
+        frozen(batch.sequence), batch.values, frozen(np.array(batch.codes, dtype=np.int64)), tags,
         ranges.boot, ranges.low, ranges.high, ranges.next, ranges.state,
         ring.head, ring.capacity, ring.tag, ring.mark, ring.sensed_us, ring.boot, ring.sequence, ring.previous, ring.before_us,
         ring.values, frozen(ring.row_of_code), received_us, horizon_us, certain,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def registered(tags: SensorTags, tag_ids: Sequence[str]) -> None:
     """Tags that the entry left out may have registered; `tag_ids`: all of the shard, by local index."""
-    tags.add(tag_ids[len(tags.ids) :])
+    tags.add(list(tag_ids[len(tags.ids) :]))
 
 
 def identities(tags: SensorTags, counter: int, past_counter: int) -> None:

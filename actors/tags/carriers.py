@@ -7,17 +7,20 @@ profile cost one row. Rows are never changed once made: a new plan gets new rows
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from actors.rules import geofence
+from actors.rules import exposure, geofence
 from actors.rules.exposure import LIMIT, WINDOW
 from actors.rules.plan import Plan, PlannedFence
 from actors.rules.profiles import Limit
+from actors.rules.readings import FOREVER_US
 from actors.tags.columns import grown
+from actors.tags.records import Shapes
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,10 @@ class Carrier:
     tracks: list[TrackSpec]
     fences: tuple[PlannedFence, ...]
     fence_rows: list[int]
+    number: int = -1
+    """In the rulebook, as the tags' rows name it; -1 of one that is not kept."""
+    shape: int = 0
+    """Of its tags' rows."""
 
     @property
     def judged_key(self) -> tuple[Any, ...]:
@@ -51,6 +58,23 @@ class Carrier:
         )
 
 
+def fresh_rows(
+    carrier: Carrier, from_us: int, begin_us: int, until_us: int = FOREVER_US, prior_us: Mapping[str, int] | None = None
+) -> tuple[exposure.Rows, exposure.Rows]:
+    """TRACK and VISIT rows of a custody [from_us, until_us) on a carrier that have seen nothing; begin_us: from_us plus ignore period."""
+    specs, prior_us = carrier.tracks, prior_us or {}
+    tracks = exposure.fresh(
+        np.array([spec.metric for spec in specs], np.int64),
+        np.array([spec.mode for spec in specs], np.int64),
+        np.array([spec.windows_start for spec in specs], np.int64),
+        np.array([spec.windows_count for spec in specs], np.int64),
+        min(begin_us, until_us),
+        until_us,
+        np.array([prior_us.get(spec.limit_id, 0) for spec in specs], np.int64),
+    )
+    return tracks, geofence.fresh(carrier.fence_rows, from_us, until_us)
+
+
 class Rulebook:
     """The tables for the kernels (`limits`, `windows`, `fences`) and the carriers by name."""
 
@@ -59,8 +83,12 @@ class Rulebook:
         self.windows: npt.NDArray[Any] = np.zeros(0, dtype=WINDOW)
         self.windows_used = 0
         self.fences = geofence.FenceTable()
+        self.shapes = Shapes()
         self.limit_meaning: list[Limit] = []
         self.carriers: dict[str, Carrier] = {}
+        self.ignoring: set[int] = set()
+        """The numbers of the carriers of which some profile ignores the first time of a custody."""
+        self._names: list[str] = []
         self._limit_rows: dict[tuple[Limit, int], int] = {}
         self._window_slices: dict[tuple[tuple[int, int, int], ...], int] = {}
         self._alike: dict[Any, Any] = {}
@@ -72,6 +100,14 @@ class Rulebook:
             return known
         made = self._carrier(self._sharing(plan))
         made.tracks = self._alike.setdefault(tuple(made.tracks), made.tracks)
+        made.shape = self.shapes.of(*fresh_rows(made, 0, 0))
+        made.number = len(self._names) if known is None else known.number
+        if known is None:
+            self._names.append(plan.carrier)
+        if any(profile.ignore_us for profile in plan.profiles):
+            self.ignoring.add(made.number)
+        else:
+            self.ignoring.discard(made.number)
         self.carriers[plan.carrier] = made
         return made
 
@@ -80,6 +116,10 @@ class Rulebook:
         limits = self._alike.setdefault(("limits", tuple(plan.limits.items())), plan.limits)
         profiles = self._alike.setdefault(("profiles", plan.profiles), plan.profiles)
         return dataclasses.replace(plan, limits=limits, profiles=profiles)
+
+    def name_of(self, number: int) -> str:
+        """The carrier of this number."""
+        return self._names[number]
 
     def of(self, plan: Plan) -> Carrier:
         """The carrier of `plan` as `put` would make it, without keeping it: to judge a closed custody."""

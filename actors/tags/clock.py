@@ -31,7 +31,9 @@ def decide(tags: SensorTags, now_us: int) -> dict[str, Any] | None:
     """The body of a tick that has something to decide; None where it has not."""
     rows = tags.head.tags[: tags.head.size]
     learnt_us = np.where(rows["accepted"] >= LEARNT_AFTER, rows["usual_interval_us"], 0)
-    usual_us = np.where(rows["set_interval_us"] > 0, rows["set_interval_us"], learnt_us)
+    usual_us = learnt_us
+    for tag, interval_us in tags.head.set_interval_us.items():
+        usual_us[tag] = interval_us
     heard = (rows["silent"] == 0) & (rows["received_us"] > MIN_US)
     silent = (usual_us > 0) & heard & (now_us - rows["received_us"] > SILENT_AFTER * usual_us)
     released = {str(tag): due for tag, keys in tags.held.items() if (due := sorted(key for key in keys if key[0] <= now_us))}
@@ -48,7 +50,7 @@ def apply(tags: SensorTags, body: Mapping[str, Any], changes: Changes) -> None:
         row = tags.head.tags[tag]
         row["silent"] = 1
         if tag in tags.head.custodies:
-            usual_us = int(row["set_interval_us"]) or int(row["usual_interval_us"])
+            usual_us = tags.head.set_interval_us.get(tag) or int(row["usual_interval_us"])
             detail = {"usual_interval_us": usual_us, "last_received_us": int(row["received_us"])}
             changes.conditions.append(silence(tags, tag, "raise", int(row["newest_us"]), "clock", detail))
     slow_tag, slow_from = [], []

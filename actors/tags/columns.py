@@ -18,11 +18,9 @@ TAG = np.dtype(
         ("newest_sequence", "i8"),
         ("received_us", "i8"),  # when we last received anything of it: for silence
         ("usual_interval_us", "i8"),  # learned from in-order readings, 0 before the second
-        ("set_interval_us", "i8"),  # configured, 0 where not
         ("custody_from_us", "i8"),  # start of the open custody, FOREVER_US where none
         ("past_until_us", "i8"),  # end of the latest closed custody, MIN_US where none
-        ("stated_us", "i8"),  # when the last of what is stated of its open custody ends, FOREVER_US where something is open
-        ("checkpoint_us", "i8"),  # the checkpoint holds every reading up to this sensed time, MIN_US where none
+        ("custody_id", "i8"),  # of the open custody
         ("ring_last", "i8"),  # the tag's newest row in the ring, -1 where none
         ("top_boot", "i8"),  # the boot whose highest sequence is top_sequence
         ("top_sequence", "i8"),
@@ -31,9 +29,10 @@ TAG = np.dtype(
         ("conflicting", "u4"),
         ("late", "u4"),
         ("range_head", "i4"),  # first of its sequence ranges, -1 where none
-        ("custody", "i4"),  # index of its open custody in the population's list, -1 where none
-        ("checkpoint_tracks", "i4"),  # first row of its checkpoint, -1 where none
-        ("checkpoint_visits", "i4"),
+        ("carrier", "i4"),  # the number in the rulebook of what it rides on, -1 where it is in no open custody
+        ("unit", "i4"),  # the number of the handling unit it rides on (Custodies)
+        ("shape", "i4"),  # of its rows (records.Shapes), 0 where it has none: then nothing is judged
+        ("checkpoint", "i4"),  # its place among the checkpoints, -1 where it has none
         ("silent", "u1"),
         ("special", "u1"),  # bits: SPECIAL_*
     ],
@@ -47,7 +46,10 @@ SPECIAL_QUALITY = 2
 
 
 def grown(array: npt.NDArray[Any], needed: int, fill: Any = None) -> npt.NDArray[Any]:
-    """`array` itself where its last axis holds `needed`, else a copy that grew by half at least."""
+    """`array` itself where its last axis holds `needed`, else a copy that grew by half at least.
+
+    What it grew by takes no memory before it is written to (`fill` writes to it), for the system gives out pages when they are touched.
+    """
     held = array.shape[-1]
     if needed <= held:
         return array
@@ -57,45 +59,6 @@ def grown(array: npt.NDArray[Any], needed: int, fill: Any = None) -> npt.NDArray
         bigger[..., held:] = fill
     bigger[..., :held] = array
     return bigger
-
-
-class RowPool:
-    """Rows of one dtype given out in contiguous blocks, with a free list per block length.
-
-    `rows` may be replaced when the pool grows: hold indices, not views, across `take`.
-    """
-
-    def __init__(self, dtype: np.dtype[Any]) -> None:
-        self.rows = np.zeros(64, dtype=dtype)
-        self.used = 0
-        self._free: dict[int, list[int]] = {}
-
-    def take(self, count: int) -> int:
-        """The first index of a block of `count` rows; their content is whatever was there."""
-        if count == 0:
-            return 0
-        free = self._free.get(count)
-        if free:
-            return free.pop()
-        first = self.used
-        self.used += count
-        self.rows = grown(self.rows, self.used)
-        return first
-
-    def give(self, first: int, count: int) -> None:
-        """Return a block."""
-        if count:
-            self._free.setdefault(count, []).append(first)
-
-    def dump(self) -> dict[str, Any]:
-        """State for a snapshot."""
-        return {"rows": self.rows[: self.used].copy(), "free": {count: list(blocks) for count, blocks in self._free.items()}}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Back from `dump`."""
-        self.rows = state["rows"]
-        self.used = len(self.rows)
-        self._free = state["free"]
 
 
 def empty_tags(count: int) -> npt.NDArray[Any]:
@@ -109,18 +72,8 @@ def fresh_tags(rows: npt.NDArray[Any]) -> None:
     """Make `rows` (a view) those of tags that nothing is known of."""
     from actors.rules.readings import FOREVER_US
 
-    for name in ("known_us", "newest_us", "received_us", "past_until_us", "stated_us", "checkpoint_us"):
+    for name in ("known_us", "newest_us", "received_us", "past_until_us"):
         rows[name] = MIN_US
     rows["custody_from_us"] = FOREVER_US
-    for name in (
-        "newest_boot",
-        "newest_sequence",
-        "ring_last",
-        "top_boot",
-        "top_sequence",
-        "range_head",
-        "custody",
-        "checkpoint_tracks",
-        "checkpoint_visits",
-    ):
+    for name in ("newest_boot", "newest_sequence", "ring_last", "top_boot", "top_sequence", "range_head", "carrier", "checkpoint"):
         rows[name] = -1

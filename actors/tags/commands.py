@@ -101,7 +101,7 @@ def _settle(tags: SensorTags, row: Tag, now_us: int, event: str) -> Moved:
     }
     moved = _moved(body, row)
     apply(tags, body, moved.changes)
-    row.local_index = tags.index[row.tag_id]
+    row.local_index = tags.local(row.tag_id)
     moved.changes.new_tags.clear()  # the whole row is written here
     moved.changes.upserts.append(row)
     moved.changes.events.append(EventDraft(event, now_us, row.model_dump(mode="json"), tag_id=row.tag_id))
@@ -147,7 +147,7 @@ def assign(tags: SensorTags, arguments: Arguments, now_us: int) -> Moved:
     moved = _moved(body, new)
     _record(moved.changes, new, "assigned", new.assigned_by, now_us)
     apply(tags, body, moved.changes)
-    tag = tags.index[tag_id]
+    tag = tags.local(tag_id)
     if until_us is not None:
         past.judge_rows(tags, tag, everything, lambda row: row is new, "custody", moved.changes)
     return moved
@@ -211,7 +211,7 @@ def correct(tags: SensorTags, arguments: Arguments, now_us: int) -> Moved:
 
 def _change(tags: SensorTags, old: Custody, new: Custody, known: list[Custody], cause: str, by: str, now_us: int) -> Moved:
     """`old` becomes `new`: what was open may close, what was closed may open, and everything that adds up is judged again."""
-    tag = tags.index[old.tag_id]
+    tag = tags.local(old.tag_id)
     plan_row = tags.reads.plan(old.carrier)
     if plan_row is None:
         raise NotFound("there is no such carrier", field="carrier", value=old.carrier)
@@ -257,16 +257,15 @@ def _close_in_order(tags: SensorTags, tag: int, new: Custody, changes: Changes) 
     tags.moving = True
     custody = head.custodies[tag]
     carrier = head.rulebook.carriers[custody.carrier]
-    tracks = np.arange(int(head.first[tag]), int(head.first[tag]) + int(head.count[tag]))
-    if len(tracks):
-        runs = exposure.close(head.tracks.rows, tracks, new.until_us, head.rulebook.windows, head.rulebook.limits)
+    rows = head.rows_of(tag)
+    if len(rows.tracks):
+        runs = exposure.close(rows.tracks, np.arange(len(rows.tracks)), new.until_us, head.rulebook.windows, head.rulebook.limits)
         for run in runs:
-            head.state_run(tag, int(run["track"]) - int(head.first[tag]), run, "closed", changes)
-    visits = np.arange(int(head.visit_first[tag]), int(head.visit_first[tag]) + int(head.visit_count[tag]))
-    if len(visits):
-        for event in geofence.close(head.visits.rows, visits, new.until_us):
-            head.state_visit(tag, int(event["visit"]) - int(head.visit_first[tag]), event, "closed", changes)
-    past.state_exposure(tags, custody, carrier, head.tracks.rows[tracks], changes)
+            head.state_run(tag, int(run["track"]), run, "closed", changes)
+    if len(rows.visits):
+        for event in geofence.close(rows.visits, range(len(rows.visits)), new.until_us):
+            head.state_visit(tag, int(event["visit"]), event, "closed", changes)
+    past.state_exposure(tags, custody, carrier, rows.tracks, changes)
     return True
 
 
@@ -307,7 +306,7 @@ def plan_changed(tags: SensorTags, arguments: Arguments, now_us: int) -> Moved:
         for custody in here:
             by_tag.setdefault(custody.tag_id, []).append(custody)
         for tag_id, mine in by_tag.items():
-            past.judge_rows(tags, tags.index[tag_id], mine, lambda row: True, "profile", moved.changes)
+            past.judge_rows(tags, tags.local(tag_id), mine, lambda row: True, "profile", moved.changes)
     return moved
 
 
@@ -320,7 +319,10 @@ def apply(tags: SensorTags, body: Mapping[str, Any], changes: Changes) -> None:
     kind = body["command"]
     if kind == "tag":
         tag = _tag(tags, body["tag_id"], changes)
-        tags.head.tags[tag]["set_interval_us"] = body["usual_interval_us"]
+        if body["usual_interval_us"]:
+            tags.head.set_interval_us[tag] = body["usual_interval_us"]
+        else:
+            tags.head.set_interval_us.pop(tag, None)
         settings = None if body["quality"] is None else QualitySettings.from_data(body["quality"])
         if settings != tags.quality.get(tag):
             tags.set_quality(tag, settings)
@@ -331,7 +333,7 @@ def apply(tags: SensorTags, body: Mapping[str, Any], changes: Changes) -> None:
         tags.head.rulebook.put(Plan.from_data(body["plan"]))
         _begin(tags, tag, body, changes)
     elif kind == "change":
-        tag = tags.index[body["tag_id"]]
+        tag = tags.local(body["tag_id"])
         tags.head.rulebook.put(Plan.from_data(body["plan"]))
         open_custody = tags.head.custodies.get(tag)
         stated, visits = (
@@ -344,7 +346,7 @@ def apply(tags: SensorTags, body: Mapping[str, Any], changes: Changes) -> None:
             stated, visits = tags.head.excursions.pop(tag, []), tags.head.stated_visits.pop(tag, [])
         if body["until_us"] is None and not body["retracted"]:
             tags.head.excursions[tag], tags.head.stated_visits[tag] = stated, visits
-            tags.head.note_stated(tag)
+        tags.head.note_stated(tag)
         if not body["retracted"]:
             _begin(tags, tag, body, changes)
     elif kind == "plan":

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actors.tags.columns import grown
+from actors.rules.readings import FOREVER_US, I4
+
+if TYPE_CHECKING:
+    from actors.tags.head import Head
 
 NONE = -1
 
@@ -38,19 +42,14 @@ class _Names:
             self.texts.append(text)
         return known
 
-    def known(self, text: str) -> int:
-        return self._numbers.get(text, NONE)
-
 
 class Custodies:
-    """By tag, at most one each. An OpenCustody that is given is a copy: `put` it to change it."""
+    """By tag, at most one each, in the columns of the tags' rows. An OpenCustody that is given is a copy: `put` it to change it."""
 
-    def __init__(self) -> None:
-        self._custody_id = np.zeros(64, np.int64)
-        self._from_us = np.zeros(64, np.int64)
-        self._carrier = np.full(64, NONE, np.int32)
-        self._unit = np.zeros(64, np.int32)
-        self._carriers, self._units = _Names(), _Names()
+    def __init__(self, head: Head) -> None:
+        self._head = head
+        self._units = _Names()
+        self._units.number("")
         self._prior_us: dict[int, dict[str, int]] = {}
         self._count = 0
 
@@ -58,18 +57,19 @@ class Custodies:
         return self._count
 
     def __contains__(self, tag: int) -> bool:
-        return tag < len(self._carrier) and bool(self._carrier[tag] != NONE)
+        return tag < self._head.size and bool(self._head.tags["carrier"][tag] != NONE)
 
     def get(self, tag: int) -> OpenCustody | None:
         """The tag's open custody, None where it has none."""
         if tag not in self:
             return None
+        row = self._head.tags[tag]
         return OpenCustody(
-            int(self._custody_id[tag]),
+            int(row["custody_id"]),
             tag,
-            self._carriers.texts[int(self._carrier[tag])],
-            self._units.texts[int(self._unit[tag])],
-            int(self._from_us[tag]),
+            self._head.rulebook.name_of(int(row["carrier"])),
+            self._units.texts[int(row["unit"])],
+            int(row["custody_from_us"]),
             self._prior_us.get(tag, {}),
         )
 
@@ -80,14 +80,12 @@ class Custodies:
         return found
 
     def put(self, custody: OpenCustody) -> None:
-        """The tag's open custody is this one."""
+        """The tag's open custody is this one. Its carrier is in the rulebook."""
         tag = custody.tag
-        self._carrier = grown(self._carrier, tag + 1, NONE)
-        self._custody_id, self._from_us = grown(self._custody_id, tag + 1), grown(self._from_us, tag + 1)
-        self._unit = grown(self._unit, tag + 1)
         self._count += tag not in self
-        self._custody_id[tag], self._from_us[tag] = custody.custody_id, custody.from_us
-        self._carrier[tag], self._unit[tag] = self._carriers.number(custody.carrier), self._units.number(custody.handling_unit)
+        row = self._head.tags[tag]
+        row["custody_id"], row["custody_from_us"] = custody.custody_id, custody.from_us
+        row["carrier"], row["unit"] = self._head.rulebook.carriers[custody.carrier].number, self._units.number(custody.handling_unit)
         if custody.prior_us:
             self._prior_us[tag] = custody.prior_us
         else:
@@ -96,17 +94,39 @@ class Custodies:
     def pop(self, tag: int) -> OpenCustody:
         """The tag has no open custody any more; what it was."""
         custody = self[tag]
-        self._carrier[tag] = NONE
+        row = self._head.tags[tag]
+        row["carrier"], row["unit"], row["custody_from_us"] = NONE, 0, FOREVER_US
         self._prior_us.pop(tag, None)
         self._count -= 1
         return custody
 
     def on(self, carrier: str) -> list[int]:
         """The tags on a carrier, in order."""
-        number = self._carriers.known(carrier)
-        return [] if number == NONE else np.flatnonzero(self._carrier == number).tolist()
+        known = self._head.rulebook.carriers.get(carrier)
+        return [] if known is None else np.flatnonzero(self._carriers == known.number).tolist()
 
     def items(self) -> Iterator[tuple[int, OpenCustody]]:
         """Every tag with its open custody."""
-        for tag in np.flatnonzero(self._carrier != NONE).tolist():
+        for tag in np.flatnonzero(self._carriers != NONE).tolist():
             yield tag, self[tag]
+
+    @property
+    def priors(self) -> dict[int, dict[str, int]]:
+        """`prior_us` of the custodies that have any, by tag."""
+        return self._prior_us
+
+    @property
+    def _carriers(self) -> I4:
+        carriers: I4 = self._head.tags["carrier"][: self._head.size]
+        return carriers
+
+    def dump(self) -> dict[str, Any]:
+        """What the tags' rows do not hold, for a snapshot."""
+        return {"units": self._units.texts, "prior_us": self._prior_us}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Back from `dump`; the tags' rows are there."""
+        for text in state["units"]:
+            self._units.number(text)
+        self._prior_us = state["prior_us"]
+        self._count = int((self._carriers != NONE).sum())

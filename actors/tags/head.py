@@ -10,14 +10,15 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from actors.rules import exposure, geofence
 from actors.rules.readings import ACCURACY, FOREVER_US, I4, I8, LATITUDE, LONGITUDE, Batch, Groups
-from actors.tags.carriers import Carrier, Rulebook
+from actors.tags.carriers import Carrier, Rulebook, fresh_rows
 from actors.tags.changes import Changes
-from actors.tags.columns import MIN_US, SPECIAL_MKT, SPECIAL_QUALITY, RowPool, empty_tags, fresh_tags, grown
+from actors.tags.checkpoints import CheckpointStore
+from actors.tags.columns import MIN_US, SPECIAL_MKT, SPECIAL_QUALITY, empty_tags, fresh_tags, grown
 from actors.tags.custodies import Custodies, OpenCustody
+from actors.tags.records import Records, Rows, block_index
 from actors.tags.ring import Ring
 from actors.tags.stated import (
     StatedExcursion,
@@ -29,57 +30,58 @@ from actors.tags.stated import (
 )
 
 
-def block_index(first: npt.NDArray[Any], count: npt.NDArray[Any]) -> I8:
-    """The indices of all rows of some blocks, block after block.
-
-    >>> block_index(np.array([5, 0]), np.array([2, 1])).tolist()
-    [5, 6, 0]
-    """
-    total = int(count.sum())
-    ends = np.cumsum(count, dtype=np.int64)
-    index: I8 = np.arange(total, dtype=np.int64) + np.repeat(first.astype(np.int64) - (ends - count), count)
-    return index
-
-
 class Head:
     """State of the tags of one shard, without their ids."""
 
-    def __init__(self, ring: Ring, next_id: Callable[[], int]) -> None:
+    def __init__(self, ring: Ring, next_id: Callable[[], int], checkpoint_bytes: int) -> None:
         self.ring = ring
         self.next_id = next_id
         self.rulebook = Rulebook()
         self.size = 0
         self.tags = empty_tags(64)
-        self.first = np.zeros(64, np.int32)
-        self.count = np.zeros(64, np.int32)
-        self.visit_first = np.zeros(64, np.int32)
-        self.visit_count = np.zeros(64, np.int32)
-        self.tracks = RowPool(exposure.TRACK)
-        self.visits = RowPool(geofence.VISIT)
-        self.track_tag = np.zeros(64, np.int32)
-        self.visit_tag = np.zeros(64, np.int32)
-        self.old_tracks = RowPool(exposure.TRACK)  # the checkpoints
-        self.old_visits = RowPool(geofence.VISIT)
-        self.custodies = Custodies()
+        self.set_interval_us: dict[int, int] = {}
+        """The configured interval of the tags that have one."""
+        self.records = Records()
+        self.custodies = Custodies(self)
         self.excursions: dict[int, list[StatedExcursion]] = {}
         self.stated_visits: dict[int, list[StatedVisit]] = {}
+        self.stated_us: dict[int, int] = {}
+        """When the last of what is stated of an open custody ends, FOREVER_US where something is open; MIN_US of tags not named."""
+        self.checkpoints = CheckpointStore(self, checkpoint_bytes)
         self.remade: dict[int, int] = {}
         """Tags whose judged rows were made anew other than by late readings, with the ring's row number then: see Checkpoints.secure."""
-        self._blanks: dict[tuple[int, ...], tuple[int, int]] = {}
-        self._blank_tracks = RowPool(exposure.TRACK)
-        self._blank_visits = RowPool(geofence.VISIT)
 
     def add_tags(self, more: int) -> None:
         """Room for `more` new tags at the end."""
-        before = self.size
-        self.size += more
-        if len(self.tags) < self.size:
-            old = len(self.tags)
-            self.tags = grown(self.tags, self.size)
-            fresh_tags(self.tags[old:])
-            self.first, self.count = grown(self.first, self.size), grown(self.count, self.size)
-            self.visit_first, self.visit_count = grown(self.visit_first, self.size), grown(self.visit_count, self.size)
-        assert before <= self.size
+        before, self.size = self.size, self.size + more
+        self.tags = grown(self.tags, self.size)
+        fresh_tags(self.tags[before : self.size])
+
+    # ---------------------------------------------------------------- rows
+
+    def rows(self, tags: I4) -> Rows:
+        """The rows of some tags, each named once, as they are judged up to now. Changed ones are to be given back (`keep`)."""
+        return self.records.read(tags, self.tags["shape"][tags], self.tags["custody_from_us"][tags], self.rulebook.shapes)
+
+    def keep(self, tags: I4, rows: Rows) -> None:
+        """The rows of some tags are these from now on."""
+        self.records.write(tags, self.tags["custody_from_us"][tags], rows)
+
+    def rows_of(self, tag: int) -> Rows:
+        """The rows of one tag."""
+        return self.rows(np.array([tag], np.int32))
+
+    def refresh(self, tags: I4, rows: Rows, positions: I8) -> None:
+        """Of `rows` of some tags, read from no record, make those at `positions` ones of custodies that have seen nothing."""
+        rows.visits["side"][block_index(rows.visit_first[positions], rows.visit_lengths[positions])] = 0
+        odd = self.rulebook.ignoring
+        for at in positions.tolist() if odd or self.custodies.priors else ():
+            tag = int(tags[at])
+            if tag not in self.custodies.priors and int(self.tags["carrier"][tag]) not in odd:
+                continue
+            custody = self.custodies[tag]
+            low, high = int(rows.first[at]), int(rows.first[at] + rows.lengths[at])
+            rows.tracks[low:high] = self.fresh_rows(custody, self.rulebook.carriers[custody.carrier], FOREVER_US)[0]
 
     # ---------------------------------------------------------------- custody
 
@@ -88,20 +90,14 @@ class Head:
         tag = custody.tag
         self.note_remade([tag])
         self.custodies.put(custody)
-        tracks, visits = self.fresh_rows(custody, carrier, FOREVER_US)
-        self.first[tag], self.count[tag] = self.tracks.take(len(tracks)), len(tracks)
-        self.visit_first[tag], self.visit_count[tag] = self.visits.take(len(visits)), len(visits)
-        self.track_tag = grown(self.track_tag, len(self.tracks.rows))
-        self.visit_tag = grown(self.visit_tag, len(self.visits.rows))
-        at, till = int(self.first[tag]), int(self.first[tag]) + len(tracks)
-        self.tracks.rows[at:till] = tracks
-        self.track_tag[at:till] = tag
-        at, till = int(self.visit_first[tag]), int(self.visit_first[tag]) + len(visits)
-        self.visits.rows[at:till] = visits
-        self.visit_tag[at:till] = tag
         row = self.tags[tag]
-        row["custody_from_us"] = custody.from_us
-        row["checkpoint_us"] = MIN_US
+        row["shape"] = carrier.shape
+        self.checkpoints.drop(tag)
+        self.records.drop(tag)
+        tags = np.array([tag], np.int32)
+        rows = self.rows(tags)
+        self.refresh(tags, rows, np.zeros(1, np.int64))
+        self.keep(tags, rows)
         mkt = any(spec.mode == exposure.MKT for spec in carrier.tracks)
         row["special"] = (row["special"] & SPECIAL_QUALITY) | (SPECIAL_MKT if mkt else 0)
 
@@ -112,78 +108,18 @@ class Head:
 
     def unbind(self, tag: int) -> OpenCustody:
         """The tag rides nowhere from now on; its rows are given back. What it stated is the caller's to keep."""
-        custody = self.custodies.pop(tag)
         self.note_remade([tag])
+        self.checkpoints.drop(tag)
+        self.records.drop(tag)
         row = self.tags[tag]
-        self.tracks.give(int(self.first[tag]), int(self.count[tag]))
-        self.visits.give(int(self.visit_first[tag]), int(self.visit_count[tag]))
-        if row["checkpoint_tracks"] >= 0:
-            self.old_tracks.give(int(row["checkpoint_tracks"]), int(self.count[tag]))
-            self.old_visits.give(int(row["checkpoint_visits"]), int(self.visit_count[tag]))
-        self.count[tag] = self.visit_count[tag] = 0
-        row["checkpoint_tracks"] = row["checkpoint_visits"] = -1
-        row["checkpoint_us"] = MIN_US
-        row["custody_from_us"] = FOREVER_US
+        row["shape"] = 0
         row["special"] &= SPECIAL_QUALITY
-        return custody
+        return self.custodies.pop(tag)
 
     def fresh_rows(self, custody: OpenCustody, carrier: Carrier, until_us: int) -> tuple[exposure.Rows, exposure.Rows]:
         """TRACK and VISIT rows of a custody that have seen nothing."""
-        from_us = custody.from_us + carrier.plan.ignore_us(custody.from_us)
-        specs = carrier.tracks
-        tracks = (
-            exposure.fresh(
-                [spec.metric for spec in specs],
-                [spec.mode for spec in specs],
-                [spec.windows_start for spec in specs],
-                [spec.windows_count for spec in specs],
-                min(from_us, until_us),
-                until_us,
-                [custody.prior_us.get(spec.limit_id, 0) for spec in specs],
-            )
-            if specs
-            else np.zeros(0, exposure.TRACK)
-        )
-        visits = geofence.fresh(carrier.fence_rows, custody.from_us, until_us)
-        return tracks, visits
-
-    def fresh_blocks(self, tags: list[int]) -> tuple[exposure.Rows, exposure.Rows]:
-        """`fresh_rows` of the open custodies of some tags, block after block: copies of what carriers with the same limits share."""
-        blank: list[tuple[int, int]] = []
-        begins: list[int] = []
-        ignored: list[int] = []
-        priors: list[tuple[int, int]] = []
-        at = 0
-        for tag in tags:
-            custody = self.custodies[tag]
-            carrier = self.rulebook.carriers[custody.carrier]
-            blank.append(self._blank(carrier))
-            begins.append(custody.from_us)
-            ignored.append(carrier.plan.ignore_us(custody.from_us))
-            if custody.prior_us:
-                priors += [(at + k, custody.prior_us.get(spec.limit_id, 0)) for k, spec in enumerate(carrier.tracks)]
-            at += len(carrier.tracks)
-        first, visit_first = np.array(blank, np.int64).reshape(-1, 2).T
-        from_us = np.array(begins, np.int64)
-        count, visit_count = self.count[tags], self.visit_count[tags]
-        tracks = self._blank_tracks.rows[block_index(first, count)]
-        tracks["from_us"] = tracks["prev_us"] = np.repeat(from_us + np.array(ignored, np.int64), count)
-        for row, violation_us in priors:
-            tracks[row]["violation_us"] = violation_us
-        visits = self._blank_visits.rows[block_index(visit_first, visit_count)]
-        visits["from_us"] = np.repeat(from_us, visit_count)
-        return tracks, visits
-
-    def _blank(self, carrier: Carrier) -> tuple[int, int]:
-        """Where the rows of a custody on a carrier with these limits and fences are kept that began at time 0."""
-        key = (id(carrier.tracks), *carrier.fence_rows)  # the rulebook keeps one list for all carriers with the same limits
-        found = self._blanks.get(key)
-        if found is None:
-            tracks, visits = self.fresh_rows(OpenCustody(0, 0, carrier.name, "", 0, {}), carrier, FOREVER_US)
-            found = self._blanks[key] = self._blank_tracks.take(len(tracks)), self._blank_visits.take(len(visits))
-            self._blank_tracks.rows[found[0] : found[0] + len(tracks)] = tracks
-            self._blank_visits.rows[found[1] : found[1] + len(visits)] = visits
-        return found
+        begin_us = custody.from_us + carrier.plan.ignore_us(custody.from_us)
+        return fresh_rows(carrier, custody.from_us, begin_us, until_us, custody.prior_us)
 
     # ---------------------------------------------------------------- in order
 
@@ -191,16 +127,17 @@ class Head:
         """Move the head on by readings that are newer than everything judged of their tags."""
         if not len(groups.tag):
             return
-        runs, visits = self.feed(
-            self.tracks.rows, self.first, self.count, self.visits.rows, self.visit_first, self.visit_count, groups, batch
-        )
+        rows = self.rows(groups.tag)
+        alone = Groups(np.arange(len(groups.tag), dtype=np.int32), groups.start, groups.order)
+        runs, visits = self.feed(*rows, alone, batch)
+        self.keep(groups.tag, rows)
         # By tag, not as they stood in the batch: a replay, which has the accepted readings only, must give the same ids.
-        for run in runs[np.argsort(self.track_tag[runs["track"]], kind="stable")]:
-            tag = int(self.track_tag[run["track"]])
-            self.state_run(tag, int(run["track"]) - int(self.first[tag]), run, "reading", changes)
-        for event in visits[np.argsort(self.visit_tag[visits["visit"]], kind="stable")]:
-            tag = int(self.visit_tag[event["visit"]])
-            self.state_visit(tag, int(event["visit"]) - int(self.visit_first[tag]), event, "reading", changes)
+        place = np.searchsorted(rows.first, runs["track"], side="right") - 1
+        for k in np.argsort(groups.tag[place], kind="stable").tolist():
+            self.state_run(int(groups.tag[place[k]]), int(runs[k]["track"] - rows.first[place[k]]), runs[k], "reading", changes)
+        place = np.searchsorted(rows.visit_first, visits["visit"], side="right") - 1
+        for k in np.argsort(groups.tag[place], kind="stable").tolist():
+            self.state_visit(int(groups.tag[place[k]]), int(visits[k]["visit"] - rows.visit_first[place[k]]), visits[k], "reading", changes)
 
     def feed(
         self, tracks: Any, first: I4, count: I4, visits: Any, visit_first: I4, visit_count: I4, groups: Groups, batch: Batch
@@ -265,7 +202,10 @@ class Head:
             latest = max(latest, FOREVER_US if one.ended_us is None else one.ended_us)
         for seen in self.stated_visits.get(tag, ()):
             latest = max(latest, FOREVER_US if seen.exited_us is None else seen.exited_us)
-        self.tags[tag]["stated_us"] = latest
+        if latest > MIN_US:
+            self.stated_us[tag] = latest
+        else:
+            self.stated_us.pop(tag, None)
 
     # ---------------------------------------------------------------- statements
 
@@ -275,11 +215,11 @@ class Head:
         by_start = {}
         custody = self.custodies[tag]
         specs = self.rulebook.carriers[custody.carrier].tracks
-        first, count = int(self.first[tag]), int(self.count[tag])
         mine = self.excursions.get(tag, [])
         if any(one.ended_us is None for one in mine):
-            for run in exposure.open_runs(self.tracks.rows, np.arange(first, first + count), self.rulebook.windows):
-                found = excursion_of_run(run, specs[int(run["track"]) - first].limit_id, custody.custody_id)
+            tracks = self.rows_of(tag).tracks
+            for run in exposure.open_runs(tracks, np.arange(len(tracks)), self.rulebook.windows):
+                found = excursion_of_run(run, specs[int(run["track"])].limit_id, custody.custody_id)
                 by_start[(found.limit_id, found.started_us)] = found.facts()
         for one in mine:
             facts = one.facts()

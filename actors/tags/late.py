@@ -20,7 +20,8 @@ from actors.rules._compile import frozen
 from actors.rules.readings import FOREVER_US, I4, I8, Batch, Groups
 from actors.tags.changes import Changes
 from actors.tags.columns import MIN_US
-from actors.tags.head import Head, block_index, visits_of_events
+from actors.tags.head import Head, visits_of_events
+from actors.tags.records import Records, Rows, block_index
 from actors.tags.ring import rows_of
 from actors.tags.stated import StatedExcursion, excursion_of_run
 
@@ -42,23 +43,12 @@ ReadJournal = Callable[[list[int], int, int], tuple[I4, Batch]]
 Bools = npt.NDArray[np.bool_]
 
 
-class Work(NamedTuple):
-    """Copies of the rows of some tags, from which they are judged again. first, lengths: per tag its slice, as for the kernels."""
-
-    tracks: exposure.Rows
-    first: I4
-    lengths: I4
-    visits: exposure.Rows
-    visit_first: I4
-    visit_lengths: I4
-
-
 class Told(NamedTuple):
     """What judging a tag again found: its position in `work`, all runs and events of that work, what had been stated, and from when on."""
 
     tag: int
     i: int
-    work: Work
+    work: Rows
     visits_before: exposure.Rows
     runs: exposure.Rows
     events: exposure.Rows
@@ -84,15 +74,12 @@ def _splits(start: I8, order: I8, sensed_us: I8, before_us: I8, lag: int) -> I8:
 
 
 class _Staged(NamedTuple):
-    """A copy of the head's rows of some tags, taken when the ring was at row `number`. lengths, visit_lengths: per tag its rows."""
+    """A copy of the head's records of some tags, by position, taken when the ring was at row `number`."""
 
     number: int
     tags: I4
     newest_us: I8
-    lengths: I4
-    visit_lengths: I4
-    tracks: exposure.Rows
-    visits: exposure.Rows
+    records: Records
 
 
 @nb.njit(cache=True, nogil=True)
@@ -122,15 +109,16 @@ class Checkpoints:
     def judge_again(self, tags: I4, earliest_us: I8, cause: str, changes: Changes, read_journal: ReadJournal) -> None:
         """Judge the open custodies of `tags` again, each from before its earliest changed sensed time."""
         head = self.head
-        riding = (head.count[tags] + head.visit_count[tags]) > 0
+        riding = head.tags["shape"][tags] > 0
         tags, earliest_us = tags[riding], earliest_us[riding]
         if not len(tags):
             return
         if cause != "late":
             head.note_remade(tags.tolist())
         rows = head.tags[tags]
-        use = (rows["checkpoint_us"] > MIN_US) & (rows["checkpoint_us"] < earliest_us)
-        from_us = np.where(use, rows["checkpoint_us"] + 1, rows["custody_from_us"])
+        until_us = head.checkpoints.until_us(tags)
+        use = (until_us > MIN_US) & (until_us < earliest_us)
+        from_us = np.where(use, until_us + 1, rows["custody_from_us"])
         position, slots, complete = rows_of(head.ring, rows, from_us, np.full(len(tags), FOREVER_US, np.int64))
         whole = np.flatnonzero(complete)
         told: list[Told] = []
@@ -169,46 +157,31 @@ class Checkpoints:
             self._keep_staged(self._staged.popleft())
         if not self._staged:
             head.remade.clear()
+        elif self._cursor == 0:
+            oldest = self._staged[0].number
+            head.remade = {tag: number for tag, number in head.remade.items() if number >= oldest}
 
     def _stage(self, tags: I4) -> None:
         head = self.head
         rows = head.tags[tags]
-        rides = (head.count[tags] + head.visit_count[tags]) > 0
-        tags = tags[rides & (rows["special"] == 0) & (rows["newest_us"] >= rows["custody_from_us"])]
+        wanted = (rows["shape"] > 0) & (rows["special"] == 0) & (rows["newest_us"] >= rows["custody_from_us"])
+        if head.checkpoints.full:  # it is for those that late readings ask for
+            wanted &= rows["checkpoint"] >= 0
+        tags = tags[wanted]
         if len(tags):
-            count, visit_count = head.count[tags], head.visit_count[tags]
-            tracks = head.tracks.rows[block_index(head.first[tags], count)]
-            visits = head.visits.rows[block_index(head.visit_first[tags], visit_count)]
-            self._staged.append(_Staged(int(head.ring.head[0]), tags, head.tags["newest_us"][tags], count, visit_count, tracks, visits))
+            self._staged.append(_Staged(int(head.ring.head[0]), tags, rows["newest_us"][wanted], head.records.copy(tags)))
 
     def _keep_staged(self, staged: _Staged) -> None:
         """What was copied becomes the checkpoint of those tags that have had only newer readings since."""
         head, ring = self.head, self.head.ring
         rows = head.tags[staged.tags]
-        good = (rows["special"] == 0) & (rows["checkpoint_us"] < staged.newest_us)
+        good = (rows["special"] == 0) & (head.checkpoints.until_us(staged.tags) < staged.newest_us)
         good &= _only_newer(
             np.ascontiguousarray(rows["ring_last"]), staged.newest_us, staged.number, ring.capacity, ring.sensed_us, ring.previous
         )
         if head.remade:
             good &= np.array([head.remade.get(tag, -1) < staged.number for tag in staged.tags.tolist()], np.bool_)
-        first, visit_first = np.cumsum(staged.lengths) - staged.lengths, np.cumsum(staged.visit_lengths) - staged.visit_lengths
-        self._keep(
-            staged.tags[good], staged.newest_us[good],
-            staged.tracks[block_index(first[good], staged.lengths[good])],
-            staged.visits[block_index(visit_first[good], staged.visit_lengths[good])],
-        )  # fmt: skip
-
-    def _keep(self, tags: I4, held_us: I8, tracks: exposure.Rows, visits: exposure.Rows) -> None:
-        """Checkpoints of some tags: their rows, block after block, hold every reading up to `held_us`."""
-        head = self.head
-        for tag in tags[head.tags["checkpoint_tracks"][tags] < 0].tolist():
-            row = head.tags[tag]
-            row["checkpoint_tracks"] = head.old_tracks.take(int(head.count[tag]))
-            row["checkpoint_visits"] = head.old_visits.take(int(head.visit_count[tag]))
-        rows = head.tags[tags]
-        head.old_tracks.rows[block_index(rows["checkpoint_tracks"], head.count[tags])] = tracks
-        head.old_visits.rows[block_index(rows["checkpoint_visits"], head.visit_count[tags])] = visits
-        head.tags["checkpoint_us"][tags] = held_us
+        head.checkpoints.put_records(staged.tags[good], staged.records, np.flatnonzero(good).astype(np.int32), staged.newest_us[good])
 
     # ---------------------------------------------------------------- parts
 
@@ -228,26 +201,14 @@ class Checkpoints:
     def _groups(batch: Batch, tags: int) -> Groups:
         return readings.group(batch.tag, batch.sensed_us, batch.boot, batch.sequence, tags)
 
-    def _work(self, tags: I4, use: Bools) -> Work:
+    def _work(self, tags: I4, use: Bools) -> Rows:
         """Copies of the tags' checkpoints (`use`), or rows that have seen nothing."""
         head = self.head
-        count, visit_count = head.count[tags], head.visit_count[tags]
-        first, visit_first = (np.cumsum(count) - count).astype(np.int32), (np.cumsum(visit_count) - visit_count).astype(np.int32)
-        work = np.zeros(int(count.sum()), exposure.TRACK)
-        visits = np.zeros(int(visit_count.sum()), geofence.VISIT)
-        kept = np.flatnonzero(use)
-        rows = head.tags[tags[kept]]
-        work[block_index(first[kept], count[kept])] = head.old_tracks.rows[block_index(rows["checkpoint_tracks"], count[kept])]
-        from_visits = block_index(rows["checkpoint_visits"], visit_count[kept])
-        visits[block_index(visit_first[kept], visit_count[kept])] = head.old_visits.rows[from_visits]
-        anew = np.flatnonzero(~use)
-        if len(anew):
-            fresh, fresh_visits = head.fresh_blocks(tags[anew].tolist())
-            work[block_index(first[anew], count[anew])] = fresh
-            visits[block_index(visit_first[anew], visit_count[anew])] = fresh_visits
-        return Work(work, first, count, visits, visit_first, visit_count)
+        rows = head.checkpoints.read(tags, use)
+        head.refresh(tags, rows, np.flatnonzero(~use))
+        return rows
 
-    def _move(self, tags: I4, groups: Groups, splits: I8, work: Work, batch: Batch) -> tuple[exposure.Rows, exposure.Rows]:
+    def _move(self, tags: I4, groups: Groups, splits: I8, work: Rows, batch: Batch) -> tuple[exposure.Rows, exposure.Rows]:
         """Judge the first `splits` readings of each group on `work`, and keep what it is then as their tags' checkpoints."""
         moving = splits > 0
         if not moving.any():
@@ -261,11 +222,10 @@ class Checkpoints:
         told = self._feed(work, ahead, batch)
         held_us = batch.sensed_us[groups.order[starts + splits[moving] - 1]]
         chosen = groups.tag[moving]
-        tracks = work.tracks[block_index(work.first[chosen], work.lengths[chosen])]
-        self._keep(tags[chosen], held_us, tracks, work.visits[block_index(work.visit_first[chosen], work.visit_lengths[chosen])])
+        self.head.checkpoints.put(tags[chosen], work.some(chosen), held_us)
         return told
 
-    def _feed(self, work: Work, groups: Groups, batch: Batch) -> tuple[exposure.Rows, exposure.Rows]:
+    def _feed(self, work: Rows, groups: Groups, batch: Batch) -> tuple[exposure.Rows, exposure.Rows]:
         return self.head.feed(*work, groups, batch)
 
     def _judge(self, tags: I4, use: Bools, earliest_us: I8, batch: Batch) -> list[Told]:
@@ -274,10 +234,10 @@ class Checkpoints:
         groups = self._groups(batch, len(tags))
         work = self._work(tags, use)
         visits_before = work.visits.copy()
-        begin_us = np.where(use, head.tags["checkpoint_us"][tags], MIN_US)
+        begin_us = np.where(use, head.checkpoints.until_us(tags), MIN_US)
         splits = _splits(frozen(groups.start), frozen(groups.order), frozen(batch.sensed_us), earliest_us[groups.tag], CHECKPOINT_LAG)
         splits[use[groups.tag] & (splits < CHECKPOINT_MOVES)] = 0
-        head.tags["checkpoint_us"][tags[~use]] = MIN_US  # one that was there does not hold what came before it
+        head.checkpoints.drop_all(tags[~use])  # one that was there does not hold what came before it
         told = [self._move(tags, groups, splits, work, batch)]
         starts, lengths = groups.start[:-1], np.diff(groups.start) - splits
         rest = Groups(
@@ -287,15 +247,15 @@ class Checkpoints:
         )
         told.append(self._feed(work, rest, batch))
         runs, events = (np.concatenate(parts) for parts in zip(*told, strict=True))
-        concerned = set(np.flatnonzero(head.tags["stated_us"][tags] > begin_us).tolist())
+        stated = head.stated_us
+        concerned = {i for i, (tag, at) in enumerate(zip(tags.tolist(), begin_us.tolist(), strict=True)) if stated.get(tag, at) > at}
         concerned.update((np.searchsorted(work.first, runs["track"], side="right") - 1).tolist())
         concerned.update((np.searchsorted(work.visit_first, events["visit"], side="right") - 1).tolist())
         # An exit is dated at its first outside fix, which a checkpoint may hold while its confirmation came after it.
         inside = np.flatnonzero(visits_before["side"] == geofence.INSIDE)
         concerned.update((np.searchsorted(work.visit_first, inside, side="right") - 1).tolist())
         before = {i: head.live_excursions(int(tags[i])) for i in concerned}
-        head.tracks.rows[block_index(head.first[tags], work.lengths)] = work.tracks
-        head.visits.rows[block_index(head.visit_first[tags], work.visit_lengths)] = work.visits
+        head.keep(tags, work)
         return [Told(int(tags[i]), i, work, visits_before, runs, events, before[i], int(begin_us[i])) for i in concerned]
 
     def _revise(self, told: Told, cause: str, changes: Changes) -> None:

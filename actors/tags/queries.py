@@ -43,8 +43,8 @@ def twin(tags: SensorTags, arguments: Arguments) -> dict[str, Any]:
         "shard": tags.shard,
         "newest_us": time_us("newest_us"),
         "received_us": time_us("received_us"),
-        "usual_interval_us": int(row["set_interval_us"]) or int(row["usual_interval_us"]) or None,
-        "usual_interval_learnt": not int(row["set_interval_us"]),
+        "usual_interval_us": tags.head.set_interval_us.get(tag) or int(row["usual_interval_us"]) or None,
+        "usual_interval_learnt": tag not in tags.head.set_interval_us,
         "silent": bool(row["silent"]),
         "accepted": int(row["accepted"]),
         "duplicate": int(row["duplicate"]),
@@ -69,10 +69,9 @@ def exposure_of(tags: SensorTags, arguments: Arguments) -> list[dict[str, Any]]:
     found = []
     for tag in tags.head.custodies.on(name) if carrier is not None else ():
         custody = tags.head.custodies[tag]
-        first, count = int(tags.head.first[tag]), int(tags.head.count[tag])
         assert carrier is not None
-        tracks = tags.head.tracks.rows[first : first + count]
-        accounted_us = int(tracks["prev_us"].max()) if count else custody.from_us
+        tracks = tags.head.rows_of(tag).tracks
+        accounted_us = int(tracks["prev_us"].max()) if len(tracks) else custody.from_us
         for row in past.exposure_rows(tags, custody, carrier, tracks):
             found.append(
                 _sums(row, custody.from_us, None, custody.handling_unit or None)
@@ -108,9 +107,9 @@ def open_runs(tags: SensorTags, arguments: Arguments) -> list[dict[str, Any]]:
     for tag in tags.head.custodies.on(name) if carrier is not None else ():
         assert carrier is not None
         by_start = {}
-        first, count = int(tags.head.first[tag]), int(tags.head.count[tag])
-        for run in exposure.open_runs(tags.head.tracks.rows, np.arange(first, first + count), tags.head.rulebook.windows):
-            live = excursion_of_run(run, carrier.tracks[int(run["track"]) - first].limit_id, 0)
+        tracks = tags.head.rows_of(tag).tracks
+        for run in exposure.open_runs(tracks, np.arange(len(tracks)), tags.head.rulebook.windows):
+            live = excursion_of_run(run, carrier.tracks[int(run["track"])].limit_id, 0)
             by_start[(live.limit_id, live.started_us)] = live
         for stated in tags.head.excursions.get(tag, ()):
             now = by_start.get((stated.limit_id, stated.started_us))

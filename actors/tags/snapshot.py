@@ -5,12 +5,10 @@ from __future__ import annotations
 import pickle
 from typing import TYPE_CHECKING
 
-from actors.tags.columns import fresh_tags, grown
-
 if TYPE_CHECKING:
     from actors.sensor_tag import SensorTags
 
-SNAPSHOT_VERSION = 3
+SNAPSHOT_VERSION = 4
 """Of the layout of `dump`; another one is not read, the journal is folded instead."""
 
 
@@ -24,15 +22,16 @@ def dump(tags: SensorTags) -> bytes:
         "shard": tags.shard,
         "counters": (tags.counter, tags.past_counter),
         "clock_us": tags.clock_us,
-        "ids": "\n".join(tags.ids),
+        "ids": tags.ids.dump(),
         "tags": rows,
-        "blocks": [column[: head.size].copy() for column in (head.first, head.count, head.visit_first, head.visit_count)],
-        "pools": [pool.dump() for pool in (head.tracks, head.visits, head.old_tracks, head.old_visits)],
-        "owners": [head.track_tag[: head.tracks.used].copy(), head.visit_tag[: head.visits.used].copy()],
+        "set_interval_us": head.set_interval_us,
+        "records": head.records.dump(head.size),
+        "checkpoints": head.checkpoints.dump(),
         "rulebook": head.rulebook,
-        "custodies": head.custodies,
+        "custodies": head.custodies.dump(),
         "excursions": head.excursions,
         "visits": head.stated_visits,
+        "stated_us": head.stated_us,
         "ranges": tags.ranges,
         "series": tags.series,
         "quality": tags.quality,
@@ -50,16 +49,12 @@ def restore(tags: SensorTags, data: bytes) -> None:
         raise ValueError(f"snapshot version {state['version']}, this is {SNAPSHOT_VERSION}")
     head = tags.head
     (tags.counter, tags.past_counter), tags.clock_us = state["counters"], state["clock_us"]
-    tags.ids = state["ids"].split("\n") if state["ids"] else []
-    tags.index = {name: at for at, name in enumerate(tags.ids)}
+    tags.ids.restore(state["ids"])
     head.size = len(tags.ids)
-    head.tags = grown(state["tags"], 64)
-    fresh_tags(head.tags[head.size :])
-    head.first, head.count, head.visit_first, head.visit_count = (grown(column, 64) for column in state["blocks"])
-    for pool, kept in zip((head.tracks, head.visits, head.old_tracks, head.old_visits), state["pools"], strict=True):
-        pool.restore(kept)
-    head.track_tag, head.visit_tag = (grown(column, 64) for column in state["owners"])
-    head.rulebook, head.custodies = state["rulebook"], state["custodies"]
-    head.excursions, head.stated_visits = state["excursions"], state["visits"]
+    head.tags, head.set_interval_us, head.rulebook = state["tags"], state["set_interval_us"], state["rulebook"]
+    head.records.restore(state["records"])
+    head.checkpoints.restore(state["checkpoints"])
+    head.custodies.restore(state["custodies"])
+    head.excursions, head.stated_visits, head.stated_us = state["excursions"], state["visits"], state["stated_us"]
     tags.ranges, tags.series, tags.quality = state["ranges"], state["series"], state["quality"]
     tags.latest, tags.held, tags.faults = state["latest"], state["held"], state["faults"]

@@ -16,6 +16,7 @@ from actors.tags import whole
 from actors.tags.changes import Changes
 from actors.tags.columns import MIN_US
 from actors.tags.head import Head
+from actors.tags.records import Rows
 
 
 @dataclass(slots=True)
@@ -65,16 +66,16 @@ def _move_on(head: Head, tag: int, usable: Batch, old: int, changes: Changes) ->
     group = whole.single_group(old, len(usable))
     own = readings.Groups(np.full(len(group.tag), tag, np.int32), group.start, group.order)
     head.advance(own, usable, changes)
-    first, count = int(head.first[tag]), int(head.count[tag])
-    for row in range(first, first + count):
-        track = head.tracks.rows[row]
+    rows = head.rows_of(tag)
+    for row, track in enumerate(rows.tracks):
         if int(track["mode"]) == exposure.MKT and int(track["metric"]) in usable.codes:
             held = ~np.isnan(usable.values[usable.codes.index(int(track["metric"]))])
             held[:old] = False
             at_us = usable.sensed_us[held]
             series = whole.trailing(head.rulebook, track, usable, at_us)
-            for run in exposure.advance_series(head.tracks.rows, row, at_us, series, head.rulebook.windows, head.rulebook.limits):
-                head.state_run(tag, row - first, run, "reading", changes)
+            for run in exposure.advance_series(rows.tracks, row, at_us, series, head.rulebook.windows, head.rulebook.limits):
+                head.state_run(tag, row, run, "reading", changes)
+    head.keep(np.array([tag], np.int32), rows)
 
 
 def judge_all(head: Head, tag: int, batch: Batch, settings: quality.QualitySettings | None, cause: str, changes: Changes) -> Series:
@@ -85,10 +86,7 @@ def judge_all(head: Head, tag: int, batch: Batch, settings: quality.QualitySetti
     tracks, visits = head.fresh_rows(custody, carrier, FOREVER_US)
     usable = whole.usable(batch, settings)
     judged = whole.judge_whole(head.rulebook, carrier, custody.custody_id, tracks, visits, usable, FOREVER_US)
-    at = int(head.first[tag])
-    head.tracks.rows[at : at + len(tracks)] = judged.tracks
-    at = int(head.visit_first[tag])
-    head.visits.rows[at : at + len(visits)] = judged.visits
+    head.keep(np.array([tag], np.int32), Rows.of_one(judged.tracks, judged.visits))
     head.revise(tag, custody, judged.excursions, before, MIN_US, cause, changes)
     head.revise_visits(tag, custody, judged.stated_visits, MIN_US, set(), cause, changes)
     return Series(batch, failures(batch, settings))

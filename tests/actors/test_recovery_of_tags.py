@@ -182,7 +182,7 @@ def new_world(sequenced: bool, ring_rows: int) -> World:
     return world
 
 
-PLACES = ("ring_last", "range_head", "custody", "checkpoint_us", "checkpoint_tracks", "checkpoint_visits")
+PLACES = ("ring_last", "range_head", "carrier", "unit", "shape", "checkpoint")
 """Where things lie, and from where late readings are judged again, is no part of what they are."""
 
 
@@ -196,15 +196,14 @@ def differences(a: Any, b: Any, where: str = "") -> list[str]:
 def state(shard: OneShard) -> dict[str, Any]:
     """All that a shard knows, in comparable form."""
     tags, head = shard.tags, shard.tags.head
-    found: dict[str, Any] = {"counters": (tags.counter, tags.past_counter), "ids": tags.ids}
+    found: dict[str, Any] = {"counters": (tags.counter, tags.past_counter), "ids": list(tags.ids)}
     names = [name for name in head.tags.dtype.names if name not in PLACES]
     for tag, tag_id in enumerate(tags.ids):
-        first, count = int(head.first[tag]), int(head.count[tag])
-        seen, many = int(head.visit_first[tag]), int(head.visit_count[tag])
+        rows = head.rows_of(tag)
         found[tag_id] = {
             "row": {name: head.tags[tag][name].item() for name in names},
-            "tracks": [row.tolist() for row in head.tracks.rows[first : first + count]] if tag in head.custodies else [],
-            "visits": [row.tolist() for row in head.visits.rows[seen : seen + many]] if tag in head.custodies else [],
+            "tracks": [row.tolist() for row in rows.tracks],
+            "visits": [row.tolist() for row in rows.visits],
             "custody": head.custodies.get(tag),
             "excursions": head.excursions.get(tag, []),
             "stated_visits": head.stated_visits.get(tag, []),

@@ -217,6 +217,6 @@ def test_what_is_kept_is_what_a_restart_finds() -> None:
     other = shard.restarted()
     mine, its = shard.tags.head, other.tags.head
     assert np.array_equal(mine.tags, its.tags)
-    assert mine.tracks.rows[: mine.tracks.used].tobytes() == its.tracks.rows[: its.tracks.used].tobytes()
+    assert mine.rows_of(0).tracks.tobytes() == its.rows_of(0).tracks.tobytes()
     assert mine.excursions == its.excursions
     assert len(mine.excursions[0]) == 11, "nine hot runs of six minutes; the sum of them reaches 45 minutes in the eighth"
