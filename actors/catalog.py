@@ -26,8 +26,9 @@ from actors.rules.profiles import LONGEST_US, MODES, SEVERITIES, WEIGHTS, Limit,
 from actors.rules.readings import CODE, COLUMNS
 
 MOST_BANDS = 16
+MOST_UNITS = 32
 MOST_LIMITS = 64
-ITEM_CHANGEABLE = ("gtin", "sku", "name", "unit", "profile_id", "stability_budget", "labels")
+ITEM_CHANGEABLE = ("gtin", "sku", "name", "unit", "profile_id", "stability_budget", "labels", "units")
 
 
 class CatalogPopulation:
@@ -180,6 +181,19 @@ def _describe(session: Session, item: Item, body: Arguments, at: str, fields: Se
         item.stability_budget = _read_bands(body, at)
     if "labels" in fields:
         item.attributes = {**item.attributes, "labels": requests.labels(body, within=at)}
+    if "units" in fields:
+        item.attributes = {**item.attributes, "units": _read_units(body, at, item.unit)}
+
+
+def _read_units(body: Arguments, at: str, base: str) -> list[dict[str, str]]:
+    """Other units of an item: how many base units one of each is."""
+    units: dict[str, str] = {}
+    for within, entry in requests.each(body, "units", within=at, most=MOST_UNITS):
+        unit = requests.unit(entry, within=within, default="?")
+        if unit == base or unit in units:
+            raise InvalidArgument("must not be the base unit, nor be told twice", field=within + "unit", value=unit)
+        units[unit] = requests.quantity(entry, "factor", within=within)
+    return [{"unit": unit, "factor": factor} for unit, factor in units.items()]
 
 
 def _read_bands(body: Arguments, at: str) -> list[dict[str, Any]]:

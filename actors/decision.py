@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from actors.journal.columns import Row
-from actors.journal.prepared import Condition, EventDraft, JournalEntry, Key, PreparedCommit, Table
+from actors.journal.prepared import Condition, EventDraft, HoldAct, JournalEntry, Key, PreparedCommit, Table
 from actors.journal.tables import Mailbox
 
 
@@ -29,11 +29,12 @@ class Decision:
     events: list[EventDraft] = field(default_factory=list)
     conditions: list[Condition] = field(default_factory=list)
     mailbox: list[Mailbox] = field(default_factory=list)
+    hold_acts: list[HoldAct] = field(default_factory=list)
 
     @property
     def changes(self) -> bool:
         """Whether there is something to commit."""
-        parts = (self.deletes, self.inserts, self.upserts, self.events, self.conditions, self.mailbox)
+        parts = (self.deletes, self.inserts, self.upserts, self.events, self.conditions, self.mailbox, self.hold_acts)
         return any(parts)
 
     def commit(self, shard: int, epoch: int, now_us: int, journal: JournalEntry | None, commit_key: str | None = None) -> PreparedCommit:
@@ -51,6 +52,7 @@ class Decision:
             events=self.events,
             conditions=self.conditions,
             mailbox=self.mailbox,
+            hold_acts=self.hold_acts,
         )
 
     def post(self, shards: int, key: str, now_us: int, body: Mapping[str, Any]) -> None:

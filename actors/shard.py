@@ -27,6 +27,7 @@ from actors import recovery
 from actors.catalog import CatalogPopulation
 from actors.decision import Decision
 from actors.directory import now_us, shard_name
+from actors.inventory import InventoryPopulation
 from actors.journal import compaction, fence, quarantine, snapshot
 from actors.journal.database import reachable
 from actors.journal.prepared import AlertAction, CommitResult, JournalEntry, PreparedCommit
@@ -110,7 +111,10 @@ class Shard:
         self.shipments = ShipmentPopulation(number, config.shards, engine)
         self.warehouses = WarehousePopulation(number, config.shards, engine)
         self.catalog = CatalogPopulation(number, config.shards, engine)
-        self._commands = {**self.shipments.commands, **self.warehouses.commands, **self.catalog.commands}
+        self.inventory = InventoryPopulation(engine)
+        self._commands = {
+            **self.shipments.commands, **self.warehouses.commands, **self.catalog.commands, **self.inventory.commands,
+        }  # fmt: skip
         for target, name in ((self._beat, "heartbeat"), (self._clock, "clock"), (self._sort, "compaction")):
             threading.Thread(target=target, name=name, daemon=True).start()
 
@@ -141,6 +145,12 @@ class Shard:
         kind, _, action = name.partition(".")
         if kind == "alert" and action in ALERT_ACTIONS:
             return self._act_on_alert(action, arguments, at_us)
+        if name in self.inventory.writes:
+            function, given = self.inventory.writes[name](arguments, at_us)
+            return self.store.write(function, *given).result(COMMIT_TIMEOUT_S)
+        if name == "stock.move":  # decided inside the commit: no lock here, what waits goes in one transaction
+            work = self.inventory.move(arguments)
+            return self._commit_rows(PreparedCommit(shard=self.number, epoch=self.epoch, now_us=at_us, stock=work))
         handler = self._commands.get(name)
         if handler is None:
             raise InvalidArgument("there is no such command", field="command", value=name)

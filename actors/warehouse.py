@@ -27,7 +27,7 @@ STAGE = "STORED"
 """What goods in a zone go through, always."""
 
 CLOCK_TOLERANCE_US = 60_000_000
-CHANGEABLE = ("name", "gln", "locode", "location", "labels")
+CHANGEABLE = ("name", "gln", "locode", "location", "labels", "allow_negative_stock")
 ZONE_CHANGEABLE = ("name", "profile_id", "geofences", "labels")
 
 
@@ -188,6 +188,8 @@ def _describe(row: Warehouse, body: Arguments, at: str, fields: Sequence[str]) -
         row.latitude_deg, row.longitude_deg = place or (None, None)
     if "labels" in fields:
         row.attributes = {**row.attributes, "labels": requests.labels(body, within=at)}
+    if "allow_negative_stock" in fields:
+        row.attributes = {**row.attributes, "allow_negative_stock": requests.flag(body, "allow_negative_stock", within=at)}
 
 
 def _describe_zone(zone: Zone, body: Arguments, at: str, fields: Sequence[str]) -> None:

@@ -21,7 +21,7 @@ from actors.rules.errors import InvalidArgument
 OUTBOX, DESTINATION = rows.table_of(Outbox), rows.table_of(OutboxDestination)
 
 COUNT_EVERY = 1_000
-"""Undelivered messages are counted whenever so many more have been written."""
+"""Undelivered messages are counted whenever so many more have been written, or a tenth of what raises an alert."""
 
 _ENABLED = select(DESTINATION).where(DESTINATION.c.enabled).order_by(DESTINATION.c.destination)
 _HELD = _ENABLED.with_for_update()
@@ -87,7 +87,8 @@ def _append(connection: Connection, found: Mapping[str, Any], messages: Sequence
     ]  # fmt: skip
     connection.execute(insert(OUTBOX), written)
     changed: dict[str, Any] = {"head": head + len(written)}
-    if head // COUNT_EVERY != changed["head"] // COUNT_EVERY or found["undelivered"] > found["alert_above"]:
+    every = max(1, min(COUNT_EVERY, found["alert_above"] // 10))
+    if head // every != changed["head"] // every or found["undelivered"] > found["alert_above"]:
         changed["undelivered"] = undelivered(connection, name)
         condition = pile(name, changed["undelivered"], int(found["alert_above"]), now_us, int(found["undelivered"]))
         posted.conditions += [condition] if condition is not None else []

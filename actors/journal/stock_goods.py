@@ -32,7 +32,7 @@ class Units:
 
     def base(self, quantity: str, unit: str, name: str) -> Decimal:
         """A quantity as told, in the base unit."""
-        return stock.convert(Decimal(quantity or 0), unit, self.unit, self.factors, name if unit == self.unit else "unit")
+        return stock.convert(Decimal(quantity or 0), unit, self.unit, self.factors, name)
 
 
 def units_of(item_id: str, unit: str, attributes: Mapping[str, Any] | None) -> Units:

@@ -115,7 +115,7 @@ def convert(value: Decimal, unit: str, base: str, factors: Mapping[str, Decimal]
         return value
     if unit not in factors:
         known = ", ".join([base, *sorted(factors)])
-        raise InvalidArgument(f"is no unit of this item: it has {known}", field=field, value=unit)
+        raise InvalidArgument(f"is no unit of this item: it has {known}", field=field.rpartition(".")[0] + "unit", value=unit)
     return checked(value * factors[unit], field)
 
 
