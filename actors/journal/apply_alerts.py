@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import BindParameter, Connection, Select, bindparam, func, insert, select, text, tuple_
+from sqlalchemy import Connection, Select, bindparam, func, insert, select, text, tuple_
 
 from actors.journal import rows
 from actors.journal.alerts import (
@@ -25,6 +25,7 @@ from actors.journal.alerts import (
     on_condition,
     on_goods,
 )
+from actors.journal.once import Once, among, listed
 from actors.journal.prepared import AlertAction, Condition, EventDraft, PreparedCommit
 from actors.journal.rows import Model
 from actors.journal.tables import Alert, AlertHistory, Excursion, ExcursionRevision
@@ -39,14 +40,21 @@ UNTOLD = frozenset({"revision", "cause", "recorded_us", "alert_id", "found_late"
 _TOLD = itemgetter(*(column.name for column in EXCURSION.columns if column.name not in UNTOLD))
 _STATED = itemgetter(*Stated._fields)
 
-# Statements are made once: making one and its cache key costs more than running it.
-_SOME: BindParameter[Any] = bindparam("some", expanding=True)
-_EXCURSIONS = select(EXCURSION).where(EXCURSION.c.excursion_id.in_(_SOME))
-_STATED_OF_ALERT = select(*(EXCURSION.c[name] for name in Stated._fields)).where(EXCURSION.c.alert_id == bindparam("its_alert"))
-_ALERTS = select(ALERT).where(ALERT.c.alert_id.in_(_SOME)).order_by(ALERT.c.alert_id).with_for_update()
-_LAST = select(ALERT.c.key, func.max(ALERT.c.ordinal)).where(ALERT.c.key.in_(_SOME)).group_by(ALERT.c.key)
-_NEWEST = select(ALERT).where(tuple_(ALERT.c.key, ALERT.c.ordinal).in_(_LAST)).order_by(ALERT.c.alert_id).with_for_update()
-_INSERT_REVISION, _INSERT_HISTORY = insert(REVISION), insert(HISTORY)
+_EXCURSIONS = Once(lambda dialect: select(EXCURSION).where(among(EXCURSION.c.excursion_id, dialect)))
+_STATED_OF_ALERT = Once(
+    lambda _: select(*(EXCURSION.c[name] for name in Stated._fields)).where(EXCURSION.c.alert_id == bindparam("its_alert"))
+)
+_ALERTS = Once(lambda dialect: select(ALERT).where(among(ALERT.c.alert_id, dialect)).order_by(ALERT.c.alert_id).with_for_update())
+_INSERT_REVISION = Once(lambda _: insert(REVISION), REVISION.columns.keys())
+_INSERT_HISTORY = Once(lambda _: insert(HISTORY), HISTORY.columns.keys())
+
+
+def _newest_of_keys(dialect: str) -> Select[Any]:
+    last = select(ALERT.c.key, func.max(ALERT.c.ordinal)).where(among(ALERT.c.key, dialect)).group_by(ALERT.c.key)
+    return select(ALERT).where(tuple_(ALERT.c.key, ALERT.c.ordinal).in_(last)).order_by(ALERT.c.alert_id).with_for_update()
+
+
+_NEWEST = Once(_newest_of_keys)
 
 
 def lock_conditions(connection: Connection, commits: Sequence[PreparedCommit]) -> None:
@@ -90,7 +98,7 @@ def apply_excursions(connection: Connection, changes: Sequence[Excursion], now_u
     outcomes, given = _goods_alerts(connection, before, list(final.values()), now_us)
     written = [rows.values(one) | {"alert_id": given.get(one.excursion_id)} for one in revised]
     rows.upsert(connection, EXCURSION, list({row["excursion_id"]: row for row in written}.values()))
-    connection.execute(_INSERT_REVISION, written)
+    _INSERT_REVISION.many(connection, written)
     events = [_excursion_event(one, rows.json_ready(row)) for one, row in zip(revised, written, strict=True)]
     return events, _save(connection, outcomes)
 
@@ -207,7 +215,7 @@ def _facts(connection: Connection, group: _Touched) -> Facts:
             break
     if carried or group.alert is None:
         return facts
-    found = connection.execute(_STATED_OF_ALERT, {"its_alert": group.alert.alert_id})
+    found = _STATED_OF_ALERT.rows(connection, {"its_alert": group.alert.alert_id})
     all_stated = {row[0]: Stated(*row) for row in found if row[0] not in group.gone}
     all_stated.update({one.excursion_id: _stated(one) for one in staying})
     return facts_of(all_stated.values())
@@ -258,19 +266,18 @@ def _by_id(connection: Connection, ids: Iterable[str]) -> dict[str, Alert]:
     return {alert.alert_id: alert for alert in _found(connection, _ALERTS, Alert, ids)}
 
 
-def _found(connection: Connection, query: Select[Any], model: type[Model], ids: Iterable[Any]) -> list[Model]:
+def _found(connection: Connection, query: Once, model: type[Model], ids: Iterable[Any]) -> list[Model]:
     """The records that a query of `some` ids finds, all columns in the table's order."""
     names = tuple(rows.table_of(model).columns.keys())
-    found: list[Model] = []
-    for some in rows.chunks(sorted(ids)):
-        for row in connection.execute(query, {"some": some}):
-            found.append(rows.record(model, dict(zip(names, row, strict=True))))
-    return found
+    asked = sorted(ids)
+    if not asked:
+        return []
+    found = query.rows(connection, {"some": listed(connection, asked)})
+    return [rows.record(model, dict(zip(names, row, strict=True))) for row in found]
 
 
 def _save(connection: Connection, outcomes: list[Outcome]) -> list[Outcome]:
     final = {outcome.alert.alert_id: outcome.alert for outcome in outcomes}
     rows.upsert(connection, ALERT, [rows.values(alert) for alert in final.values()])
-    if outcomes:
-        connection.execute(_INSERT_HISTORY, [rows.values(outcome.history) for outcome in outcomes])
+    _INSERT_HISTORY.many(connection, [rows.values(outcome.history) for outcome in outcomes])
     return outcomes

@@ -16,6 +16,7 @@ from sqlalchemy.sql import Executable
 from sqlmodel import SQLModel
 
 from actors.journal.columns import metadata
+from actors.journal.once import Once, run
 from actors.journal.prepared import Key
 from actors.rules.errors import AlreadyExists, DomainError, FailedPrecondition, InvalidArgument, NotFound, StaleEtag
 
@@ -34,19 +35,19 @@ def savepoint(connection: Connection) -> Iterator[None]:
     Spelt out, because SQLAlchemy compiles its own savepoints anew each time, which costs more than the statements inside.
     After an error of the connection taking back fails, too; then the connection's error is raised.
     """
-    connection.exec_driver_sql("SAVEPOINT one")
+    run(connection, "SAVEPOINT one")
     try:
         yield
     except BaseException as error:
         try:
-            connection.exec_driver_sql("ROLLBACK TO SAVEPOINT one")
-            connection.exec_driver_sql("RELEASE SAVEPOINT one")
+            run(connection, "ROLLBACK TO SAVEPOINT one")
+            run(connection, "RELEASE SAVEPOINT one")
         except DBAPIError:
             if isinstance(error, DBAPIError):
                 raise error from None  # the first one tells why: disk full, connection lost
             raise
         raise
-    connection.exec_driver_sql("RELEASE SAVEPOINT one")
+    run(connection, "RELEASE SAVEPOINT one")
 
 
 def table_of(model: type[SQLModel]) -> Table:
@@ -131,10 +132,15 @@ def upsert_statement(dialect: str, table: Table, columns: tuple[str, ...], nothi
     return statement.on_conflict_do_update(index_elements=keys, set_=changed)
 
 
+@lru_cache(maxsize=256)
+def _upsert_once(table: Table, columns: tuple[str, ...]) -> Once:
+    return Once(lambda dialect: upsert_statement(dialect, table, columns), columns)
+
+
 def upsert(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows over what is there. All rows have the same columns; of equal keys the later one stands."""
     if rows:
-        connection.execute(upsert_statement(connection.dialect.name, table, tuple(rows[0])), list(rows))
+        _upsert_once(table, tuple(rows[0])).many(connection, rows)
 
 
 def insert_new(connection: Connection, table: Table, row: dict[str, Any]) -> None:
