@@ -50,6 +50,14 @@ CASES: dict[str, Case] = {
         "nothing written to disk.",
         600,
     ),
+    "mqtt": Case(
+        "MQTT, one reading a message",
+        "bench.mqtt",
+        "ingest",
+        "200 tags through a real mosquitto on loopback, quality of service 1, up to 1,000 messages in flight; the consumer judges in plain "
+        "Python, inserts into SQLite (synchronous = FULL) and then acknowledges. One publishing process, one consuming.",
+        600,
+    ),
     "core": Case(
         "Judging alone, on one core",
         "bench.peers",

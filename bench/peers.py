@@ -9,83 +9,24 @@ from typing import Any
 
 import numpy as np
 import ray
-from geopy.distance import geodesic
 
 from actors.rules import exposure, geofence, readings
 from actors.rules.readings import LATITUDE, LONGITUDE, Batch
 from bench import expected, workload
 from bench.expected import Excursion, Visit
 from bench.ingest import new_workload
+from bench.plain_tag import PlainTag, Rules
 from bench.workload import CENTER, COLD, RADIUS_M, TOTAL, WARM, Workload, deliver
 from cluster import ray_node
 from cluster.settings import load
 
 FEW_TAGS = 20
-LATITUDE_BAND_DEG = 0.06
-"""Farther from the fence's centre than this in latitude no fix can be inside."""
 
 
-class PlainTag:
-    """One tag's rules in plain Python, for readings in order: three limits and a fence. What a first version of such a system has."""
-
-    def __init__(self, tag: int) -> None:
-        self.tag = tag
-        self.last_us: int | None = None
-        self.runs: dict[str, tuple[int, int, int | None]] = {}
-        self.before_us = 0
-        self.side, self.candidate, self.candidate_us, self.entered_us = 0, 0, 0, 0
-        self.excursions: list[Excursion] = []
-        self.visits: list[Visit] = []
-
-    def read(self, at_us: int, temperature: float, latitude: float, longitude: float) -> None:
-        """Take a reading that is newer than the one before."""
-        step = 0 if self.last_us is None else min(at_us - self.last_us, 3_600_000_000)
-        self.last_us = at_us
-        warm = temperature > workload.WARM_ABOVE_C
-        self._limit(WARM, at_us, step, warm, temperature <= workload.WARM_CLEAR_C, workload.WARM_ALLOWANCE_US, 0)
-        cold = temperature < workload.COLD_BELOW_C
-        self._limit(COLD, at_us, step, cold, not cold, 0, 0)
-        self.before_us += self._limit(TOTAL, at_us, step, warm, not warm, workload.TOTAL_ALLOWANCE_US, self.before_us)
-        self._fence(at_us, latitude, longitude)
-
-    def _limit(self, name: str, at_us: int, step: int, violates: bool, ends: bool, allowance_us: int, before_us: int) -> int:
-        """Move one limit on; returns how long a run was that ended now."""
-        run = self.runs.get(name)
-        if run is None:
-            if violates:
-                self.runs[name] = (at_us, 0, at_us if before_us >= allowance_us else None)
-            return 0
-        started, spent, triggered = run
-        spent += step
-        if triggered is None and spent + before_us >= allowance_us:
-            triggered = at_us - (spent + before_us - allowance_us)
-        if not ends:
-            self.runs[name] = (started, spent, triggered)
-            return 0
-        del self.runs[name]
-        if triggered is not None:
-            self.excursions.append((self.tag, name, started, triggered, at_us))
-        return spent
-
-    def _fence(self, at_us: int, latitude: float, longitude: float) -> None:
-        near = abs(latitude - CENTER[0]) < LATITUDE_BAND_DEG
-        side = 1 if near and geodesic(CENTER, (latitude, longitude)).meters <= RADIUS_M else 2
-        if side == self.side:
-            self.candidate = 0
-        elif side != self.candidate:
-            self.candidate, self.candidate_us = side, at_us
-        else:
-            if side == 1:
-                self.entered_us = self.candidate_us
-            elif self.side == 1:
-                self.visits.append((self.tag, self.entered_us, self.candidate_us))
-            self.side, self.candidate = side, 0
-
-    def result(self) -> tuple[list[Excursion], list[Visit]]:
-        """What is stated, open ones too."""
-        still = [(self.tag, name, run[0], run[2], None) for name, run in self.runs.items() if run[2] is not None]
-        inside: list[Visit] = [(self.tag, self.entered_us, None)] if self.side == 1 else []
-        return self.excursions + still, self.visits + inside
+RULES = Rules(
+    WARM, COLD, TOTAL, workload.WARM_ABOVE_C, workload.WARM_CLEAR_C, workload.WARM_ALLOWANCE_US, workload.COLD_BELOW_C,
+    workload.TOTAL_ALLOWANCE_US, CENTER, RADIUS_M,
+)  # fmt: skip
 
 
 @ray.remote(num_cpus=0)
@@ -93,7 +34,8 @@ class TagActor(PlainTag):
     """One Ray actor for one tag."""
 
 
-def _agree(results: list[tuple[list[Excursion], list[Visit]]], wanted: expected.Expected) -> None:
+def agree(results: list[tuple[list[Excursion], list[Visit]]], wanted: expected.Expected) -> None:
+    """Raise AssertionError unless the results state exactly what is wanted."""
     excursions = [one for found, _ in results for one in found]
     visits = [one for _, found in results for one in found]
     assert sorted(excursions, key=str) == sorted(wanted.excursions, key=str), "the peer's excursions differ"
@@ -112,7 +54,7 @@ def actors(quick: bool) -> dict[str, Any]:
     rates = []
     try:
         for _ in range(repeats):
-            handles: list[Any] = [TagActor.remote(tag) for tag in range(FEW_TAGS)]
+            handles: list[Any] = [TagActor.remote(tag, RULES) for tag in range(FEW_TAGS)]
             ray.get([handle.result.remote() for handle in handles])  # they are there
             start, waiting = time.perf_counter(), []
             for minute, at in enumerate(at_us):
@@ -123,12 +65,12 @@ def actors(quick: bool) -> dict[str, Any]:
                     del waiting[:-500]
             ray.get(waiting)
             rates.append(FEW_TAGS * minutes / (time.perf_counter() - start))
-            _agree(ray.get([handle.result.remote() for handle in handles]), wanted)
+            agree(ray.get([handle.result.remote() for handle in handles]), wanted)
             for handle in handles:
                 ray.kill(handle)
     finally:
         ray_node.disconnect(heads, [], 10)
-    return {"rows": [_row("one Ray actor a tag, a call a reading, not durable", rates)], "tags": FEW_TAGS, "clients": 1}
+    return {"rows": [rates_row("one Ray actor a tag, a call a reading, not durable", rates)], "tags": FEW_TAGS, "clients": 1}
 
 
 def one_core(quick: bool) -> dict[str, Any]:
@@ -140,16 +82,19 @@ def one_core(quick: bool) -> dict[str, Any]:
     values, at_us = small.values(0, small.minutes).tolist(), small.sensed_us(0, small.minutes).tolist()
     python = []
     for _ in range(repeats):
-        tags = [PlainTag(tag) for tag in range(small.tags)]
+        tags = [PlainTag(tag, RULES) for tag in range(small.tags)]
         start = time.perf_counter()
         for minute, at in enumerate(at_us):
             row = values[minute]
             for tag in tags:
                 tag.read(at, *row[tag.tag])
         python.append(small.tags * small.minutes / (time.perf_counter() - start))
-        _agree([tag.result() for tag in tags], wanted)
+        agree([tag.result() for tag in tags], wanted)
     kernel = _timed_kernel(new_workload(10_000, 200, 1), repeats)
-    return {"rows": [_row("plain Python loop, one core, not durable", python), _row("our kernels alone, one core", kernel)], "clients": 0}
+    return {
+        "rows": [rates_row("plain Python loop, one core, not durable", python), rates_row("our kernels alone, one core", kernel)],
+        "clients": 0,
+    }
 
 
 def _timed_kernel(work: Workload, repeats: int) -> list[float]:
@@ -213,5 +158,6 @@ def kernel_of(work: Workload) -> tuple[Callable[[Batch], None], list[int]]:
     return judge, found
 
 
-def _row(label: str, rates: list[float]) -> dict[str, Any]:
+def rates_row(label: str, rates: list[float]) -> dict[str, Any]:
+    """A row of the results for rates in readings a second."""
     return {"label": label, "unit": "readings/s", "repeats": rates, "median": median(rates), "least": min(rates), "most": max(rates)}
