@@ -28,6 +28,7 @@ from actors.directory import shard_name
 from actors.journal.committer import READY
 from actors.shard import Shard, ShardConfig
 from cluster import database, ray_node
+from cluster.outside import outside_config, talks_outside
 from cluster.processes import Recorded, StartError, read_record, spawn, tell, write_record
 from cluster.settings import LOOPBACK, Settings, SettingsError
 
@@ -233,36 +234,6 @@ def door_config(settings: Settings, ray_address: str) -> dict[str, Any]:
         "report_key": _absolute(settings.signing_key),
         "gather_ms": settings.gather_ms,
         "in_flight_bytes": settings.in_flight_bytes,
-        "log_level": settings.log_level,
-    }
-
-
-def talks_outside(settings: Settings) -> bool:
-    """Whether there is an ERP or a webhook to talk to."""
-    return bool(settings.erp_url or settings.webhook_url)
-
-
-def outside_config(settings: Settings, target: str) -> dict[str, Any]:
-    """What the process that talks to systems outside is told, on its standard input."""
-    erp = {
-        "url": settings.erp_url,
-        "user": settings.erp_user,
-        "kind": settings.erp_kind,
-        "system": settings.erp_system,
-        "password": settings.erp_password,
-        "password_file": _absolute(settings.erp_password_file) or "",
-        "poll_s": settings.erp_poll_s,
-    }
-    return {
-        "database_url": settings.url_text,
-        "target": target,
-        "ca": _absolute(settings.client_ca),
-        "certificate": _absolute(settings.client_cert),
-        "key": _absolute(settings.client_key),
-        "erp": erp if settings.erp_url else None,
-        "webhook_url": settings.webhook_url,
-        "webhook_secret": settings.webhook_secret,
-        "longest_wait_s": settings.outbox_longest_wait_s,
         "log_level": settings.log_level,
     }
 

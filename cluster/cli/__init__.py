@@ -7,7 +7,7 @@ import sys
 import typer
 from rich.markup import escape
 
-from cluster.cli import alerts, feeding, shipments, system, tags
+from cluster.cli import alerts, erp, feeding, outbox, shipments, system, tags
 from cluster.cli.common import Failed, err, show_problem
 from cluster.client import Problem
 from cluster.processes import StartError
@@ -31,6 +31,8 @@ app.command("alerts")(alerts.alerts)
 app.add_typer(alerts.app, name="alert")
 app.add_typer(tags.app, name="tag")
 app.command("profiles")(tags.profiles)
+app.add_typer(erp.app, name="erp")
+app.add_typer(outbox.app, name="outbox")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -14,10 +14,10 @@ from rich.table import Table
 
 from actors.journal import delivery, outbox
 from actors.journal.store import Store
-from cluster.boot import outside_config, talks_outside
 from cluster.cli.common import Failed, err, lasting, out
 from cluster.cli.outbox import opened, show_piles
 from cluster.client import now_us
+from cluster.outside import outside_config, talks_outside
 from cluster.settings import load
 from services.erp.reconcile import reconcile as compare
 from services.erp.run import Config, ErpConfig, ErpSync, cursor_name, status_name
