@@ -24,6 +24,7 @@ from typing import Any
 
 import grpc
 import ray
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from google.protobuf import descriptor_pool
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
@@ -39,6 +40,8 @@ from services.feed import Feed
 from services.gather import Gatherer
 from services.items import Items
 from services.profiles import Profiles
+from services.reports import seal
+from services.reports.service import Reports
 from services.shards import Shards
 from services.shipments import Shipments
 from services.status import Doorman
@@ -49,6 +52,7 @@ from waybill.v1 import (
     alert_pb2_grpc,
     item_pb2_grpc,
     profile_pb2_grpc,
+    report_pb2_grpc,
     shipment_pb2_grpc,
     tag_pb2_grpc,
     telemetry_pb2_grpc,
@@ -95,6 +99,7 @@ class Config:
     tls_client_ca: str | None = None
     reflection: bool = False
     auto_register: bool = True
+    report_key: str | None = None
     gather_ms: float = 2.0
     in_flight_bytes: int = 256 << 20
     spare: bool = False
@@ -135,6 +140,17 @@ class Config:
             raise ConfigError(f"{error.filename}: {error.strerror}") from None
         return grpc.ssl_server_credentials([pair], root_certificates=authority, require_client_auth=authority is not None)
 
+    def signing_key(self) -> Ed25519PrivateKey | None:
+        """What reports are signed with; None: nothing. Raises ConfigError."""
+        if self.report_key is None:
+            return None
+        try:
+            return seal.private_key(Path(self.report_key).read_bytes())
+        except OSError as error:
+            raise ConfigError(f"{error.filename}: {error.strerror}") from None
+        except seal.KeyUnusable as error:
+            raise ConfigError(f"{self.report_key}: {error}") from None
+
 
 def is_loopback(host: str) -> bool:
     """Whether nobody but this machine can reach an address."""
@@ -173,6 +189,7 @@ class Door:
         warehouse_pb2_grpc.add_WarehouseServiceServicer_to_server(Warehouses(backend), server)
         profile_pb2_grpc.add_ProfileServiceServicer_to_server(Profiles(backend), server)
         item_pb2_grpc.add_ItemServiceServicer_to_server(Items(backend), server)
+        report_pb2_grpc.add_ReportServiceServicer_to_server(Reports(backend, config.signing_key()), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if config.reflection:
             reflection.enable_server_reflection([*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME], server)

@@ -34,11 +34,12 @@ Sums = Mapping[str, Any]
 
 @dataclass(slots=True)
 class Ride:
-    """One custody with its readings and the flags' verdict: temperatures that count (NaN: absent or fail)."""
+    """One custody with its readings, their flags (shape of `batch.values`), and the temperatures that count (NaN: absent or fail)."""
 
     custody: Custody
     batch: Batch
     temperature_c: npt.NDArray[np.float64]
+    flags: npt.NDArray[np.uint8]
 
     @property
     def until_us(self) -> int:
@@ -86,7 +87,7 @@ async def ride(backend: Backend, custody: Custody, context: Context) -> Ride:
     batch, flags = await backend.query(custody.tag_id, "tag.series", asked, context)
     row = batch.codes.index(CODE["temperature_c"]) if CODE["temperature_c"] in batch.codes else None
     values = np.full(len(batch), np.nan) if row is None else np.where(flags[row] == common_pb2.QUALITY_FLAG_FAIL, np.nan, batch.values[row])
-    return Ride(custody, batch, values)
+    return Ride(custody, batch, values, flags)
 
 
 def summary(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from sqlalchemy import and_, or_
+from sqlalchemy import and_, func, or_
 from sqlmodel import Session, col, select
 
 from actors.journal.queries_business import last_event_number
@@ -31,6 +31,11 @@ def events(session: Session, after: int, limit: int, *, prefix: str = "", carrie
 
 
 # ---------------------------------------------------------------- alerts
+
+
+def newest_event(session: Session, carrier: str) -> int:
+    """The number of the newest event that concerns a carrier; 0: none."""
+    return session.exec(select(func.max(Event.number)).where(Event.carrier == carrier)).one() or 0
 
 
 def alert(session: Session, alert_id: str) -> tuple[Alert, list[AlertHistory]] | None:
