@@ -30,6 +30,7 @@ from waybill.v1 import (
     alert_pb2_grpc,
     item_pb2_grpc,
     profile_pb2_grpc,
+    report_pb2_grpc,
     shipment_pb2_grpc,
     tag_pb2_grpc,
     telemetry_pb2,
@@ -159,6 +160,7 @@ class Client:
         self.tags = tag_pb2_grpc.TagServiceStub(self.channel)
         self.profiles = profile_pb2_grpc.ProfileServiceStub(self.channel)
         self.items = item_pb2_grpc.ItemServiceStub(self.channel)
+        self.reports = report_pb2_grpc.ReportServiceStub(self.channel)
         self.alerts = alert_pb2_grpc.AlertServiceStub(self.channel)
 
     def __enter__(self) -> Client:

@@ -140,6 +140,12 @@ class Settings(BaseModel):
         return self
 
     @property
+    def signing_key(self) -> Path | None:
+        """The file of the key that reports are signed with; None: there is none."""
+        usual = self.data_dir / REPORT_KEY
+        return self.report_key or (usual if usual.is_file() else None)
+
+    @property
     def url(self) -> URL:
         """The database URL that is used, with the driver named."""
         if not self.database_url:

@@ -16,6 +16,8 @@ from rich.markup import escape
 
 from cluster.client import Client, Problem, utc
 from cluster.settings import load
+from services.reports.words import lasting as lasting
+from services.reports.words import word as word
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -87,36 +89,3 @@ def when(moment: Timestamp | None, *, seconds: bool = False) -> str:
 def when_us(us: int) -> str:
     """Microseconds since 1970 as a time in UTC."""
     return datetime.fromtimestamp(us // 1_000_000, UTC).strftime("%Y-%m-%d %H:%M")
-
-
-def lasting(us: float) -> str:
-    """A duration as `3 d 4 h`, `2 h 05 min`, `40 s`.
-
-    >>> lasting(7_500_000_000)
-    '2 h 05 min'
-    """
-    seconds = round(us / 1e6)
-    if seconds < 120:
-        return f"{seconds} s"
-    minutes = round(seconds / 60)
-    if minutes < 120:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours} h {minutes:02d} min"
-    return f"{hours // 24} d {hours % 24} h"
-
-
-def word(enum: Any, number: int) -> str:
-    """The name of an enum's value without its prefix, in lower case; the number where it is not known.
-
-    >>> from waybill.v1 import common_pb2
-    >>> word(common_pb2.Verdict, 2)
-    'within limits'
-    """
-    descriptor = enum.DESCRIPTOR
-    value = descriptor.values_by_number.get(number)
-    if value is None:
-        return str(number)
-    name = descriptor.values_by_number[0].name.removesuffix("UNSPECIFIED")
-    return "" if number == 0 else str(value.name).removeprefix(name).replace("_", " ").lower()
