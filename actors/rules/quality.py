@@ -201,7 +201,7 @@ def flags(settings: QualitySettings | None, codes: Sequence[int], sensed_us: I8,
         limits = np.array([[_or_nan(settings.speed_suspect_mps), _or_nan(settings.speed_fail_mps)]])
         speed = speed_flags_of_segments(limits, start, sensed_us, values[latitude], values[longitude])
         for k in (latitude, longitude):
-            found[k] = _worst(found[k], speed)
+            found[k] = worst(found[k], speed)
     return found
 
 
@@ -289,7 +289,7 @@ def _or_nan(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def _worst(a: U1, b: U1) -> U1:
+def worst(a: U1, b: U1) -> U1:
     """The worse of two flags, elementwise; MISSING stays."""
     return np.where((a == NOT_EVALUATED) & (b != MISSING), b, np.where(b == NOT_EVALUATED, a, np.maximum(a, b))).astype(np.uint8)
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from actors.rules.readings import FOREVER_US
+from actors.rules.readings import COLUMNS, FOREVER_US, NOT_EVALUATED
 from actors.tags.carriers import Carrier
 from cluster.replay import judge, result
 from cluster.replay.journeys import Journeys, Rules
-from cluster.replay.judge import Judged
+from cluster.replay.judge import Columns, Judged
 
 MKT_TOLERANCE_K = 1e-9
 """Two machines' exponentials may differ so much in the MKT (issue 5)."""
@@ -60,9 +60,32 @@ def differences(journeys: Journeys, before: Judged, after: Judged, rules: Rules,
             row = _row(journeys, ride, result.MKT, "", result.CHANGED, rules)
             row |= {"fields": "mean", "before_mean": _number(before.mkt_c[ride]), "after_mean": _number(after.mkt_c[ride])}
             found.append(row)
-    found.sort(key=lambda row: (row["shipment_id"], row["tag_id"], row["custody_id"], row["subject"], row["name"], row["start"]))
-    for row in found:
-        del row["start"]
+    found.sort(key=lambda row: row.pop("start"))
+    return in_order(found)
+
+
+def in_order(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of DIFFERENCES by shipment, tag, custody, subject and name; equal ones keep their order."""
+    return sorted(found, key=lambda row: (row["shipment_id"], row["tag_id"], row["custody_id"], row["subject"], row["name"]))
+
+
+def flags(journeys: Journeys, columns: Columns, rules: Rules) -> list[dict[str, Any]]:
+    """Where the recorded flags are not those that the recorded settings give: a row for each custody and metric, from its first one on."""
+    assert columns.flags is not None
+    rides = journeys.ruled(rules)
+    given = judge.flags_of(columns, rides)
+    wrong = ~np.isnan(columns.values)
+    wrong &= columns.flags != (NOT_EVALUATED if given is None else given)
+    found = []
+    for k, code in enumerate(columns.codes):
+        rows = np.flatnonzero(wrong[k])
+        ride_of = np.searchsorted(rides.start, rows, "right") - 1
+        for ride in np.unique(ride_of).tolist():
+            mine = rows[ride_of == ride]
+            row = _row(journeys, ride, result.FLAG, COLUMNS[code].name, result.CHANGED, rules)
+            del row["start"]
+            first = int(columns.sensed_us[mine[0]])
+            found.append(row | {"fields": "readings", "before_started_at": first, "after_started_at": first, "before_readings": len(mine)})
     return found
 
 

@@ -83,10 +83,12 @@ def _judge(part: Part, request: Request, only: frozenset[str] | None) -> tuple[l
         before, after = journeys.judge(columns, rules, names), journeys.judge(columns, other, names)
     else:
         other = rules
-        columns = journeys.columns(rules)
+        columns = journeys.columns(rules, flagged=True)
         after = journeys.judge(columns, rules, names)
         before = recorded(journeys, names)
     found = compare.differences(journeys, before, after, other, sums=request.kind == result.VERIFY)
+    if request.kind == result.VERIFY:
+        found = compare.in_order(found + compare.flags(journeys, columns, rules))
     shipments = compare.shipments(journeys, before, after, (rules, other), found)
     counts = {
         "parts": 1, "shipments": len(journeys.shipments), "custodies": len(journeys.rides), "readings": after.readings,
@@ -147,11 +149,12 @@ def _in_parallel(
 ) -> Iterator[dict[str, int]]:
     """The counts of each part as they come; the largest parts first, so that no long one is left for the end."""
     waiting = sorted(parts, key=lambda part: (part["readings"], part["part_id"]))
-    at_once = tasks_at_once or max(1, int(ray.cluster_resources().get("CPU", 1)))
+    # One more than can run, so that a core that is free has work at once.
+    at_once = tasks_at_once or 1 + max(1, int(ray.cluster_resources().get("CPU", 1)))
     running: list[Any] = []
     try:
         while waiting or running:
-            while waiting and len(running) < at_once + 1:  # one more than can run: a core that is free has work at once
+            while waiting and len(running) < at_once:
                 running.append(_task.remote(waiting.pop(), request, place.location))
             done, running = ray.wait(running, num_returns=1, timeout=POLL_S)
             if cancelled():

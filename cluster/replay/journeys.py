@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from actors.rules.plan import Plan
 from actors.rules.quality import QualitySettings
-from actors.rules.readings import FOREVER_US, I8
+from actors.rules.readings import COLUMNS, FOREVER_US, I8
 from actors.tags.carriers import Carrier, Rulebook
 from cluster.archive import reader
 from cluster.archive.reader import Part
@@ -63,18 +63,23 @@ class Journeys:
             settings = [change_quality(tag, one) for tag, one in zip(self.custodies["tag_id"], settings, strict=True)]
         return Rules(book, carriers, settings)
 
-    def columns(self, *rules: Rules) -> Columns:
-        """The readings with the values that any of these rules looks at."""
+    def columns(self, *rules: Rules, flagged: bool = False) -> Columns:
+        """The readings with the values that any of these rules looks at; flagged: with their recorded flags."""
         codes = tuple(sorted({code for one in rules for code in judge.needed_codes(one.book, one.carriers, one.quality)}))
-        names = ["sensed_at", *(reader.COLUMNS[code].name for code in codes)]
-        table = self.part.table("readings", names)
-        return Columns(reader.integers(table.column("sensed_at")), codes, reader.values(table, codes))
+        values = [COLUMNS[code].name for code in codes]
+        flags = [f"{name}_flag" for name in values] if flagged else []
+        table = self.part.table("readings", ["sensed_at", *values, *flags])
+        kept = np.array([pc.fill_null(table.column(name), 0).to_numpy() for name in flags], np.uint8) if flagged else None
+        return Columns(reader.integers(table.column("sensed_at")), codes, reader.values(table, codes), kept)
+
+    def ruled(self, rules: Rules) -> Rides:
+        """The rides under the quality settings of some rules."""
+        rides = self.rides
+        return Rides(rides.custody_id, rides.carrier, rides.tag, rides.from_us, rides.until_us, rides.start, rules.quality)
 
     def judge(self, columns: Columns, rules: Rules, names: list[str] | None = None) -> Judged:
         """What these rules say of the part. names: as in `judge.judge`."""
-        rides = self.rides
-        mine = Rides(rides.custody_id, rides.carrier, rides.tag, rides.from_us, rides.until_us, rides.start, rules.quality)
-        return judge.judge(columns, mine, rules.book, rules.carriers, names)
+        return judge.judge(columns, self.ruled(rules), rules.book, rules.carriers, names)
 
 
 def load(part: Part, only: frozenset[str] | None = None) -> Journeys:
@@ -144,64 +149,78 @@ def rules_of(plan: Mapping[str, Any]) -> str:
 
 def recorded(journeys: Journeys, names: list[str]) -> Judged:
     """What the archive has of the rides as stated, in the form in which the rules give it; new names are added to `names`."""
-    index = {name: at for at, name in enumerate(names)}
-
-    def number(text: str | None) -> int:
-        if (text or "") not in index:
-            index[text or ""] = len(names)
-            names.append(text or "")
-        return index[text or ""]
-
-    ride_of = {custody: ride for ride, custody in enumerate(journeys.custodies["custody_id"])}
-    final = [
-        row for row in journeys.part.rows("excursions") if row["final"] and row["state"] != "RETRACTED" and row["custody_id"] in ride_of
-    ]
-    excursions = _array(
-        EXCURSION_ROW,
-        final,
+    excursions = journeys.part.table("excursions")
+    standing = pc.and_(excursions.column("final"), pc.not_equal(excursions.column("state"), "RETRACTED"))
+    visits = journeys.part.table("visits")
+    stated = pc.and_(pc.equal(visits.column("state"), "STATED"), pc.is_in(visits.column("kind"), pa.array(["VISIT", "PASSED"])))
+    sums = journeys.part.table("exposures")
+    find = _Finder(journeys, names)
+    found = find.rows(
+        EXCURSION_ROW, excursions.filter(standing), "limit_id",
         {
-            "ride": lambda row: ride_of[row["custody_id"]], "name": lambda row: number(row["limit_id"]), "limit": lambda row: -1,
-            "readings": "readings", "started_us": "started_at", "triggered_us": "triggered_at",
-            "ended_us": lambda row: FOREVER_US if row["ended_at"] is None else row["ended_at"],
-            "violation_us": "violation_us", "uncovered_us": "uncovered_us", "extreme": "extreme",
-            "extreme_us": lambda row: row["extreme_at"] or 0, "mean": "mean",
+            "readings": "readings", "started_us": "started_at", "triggered_us": "triggered_at", "ended_us": "ended_at",
+            "violation_us": "violation_us", "uncovered_us": "uncovered_us", "extreme": "extreme", "extreme_us": "extreme_at", "mean": "mean",
         },
     )  # fmt: skip
-    stated = [row for row in journeys.part.rows("visits") if row["state"] == "STATED" and row["kind"] in ("VISIT", "PASSED")]
-    visits = _array(
-        VISIT_ROW,
-        [row for row in stated if row["custody_id"] in ride_of],
+    found["limit"] = -1
+    table = visits.filter(stated)
+    seen = find.rows(VISIT_ROW, table, "fence_id", {"entered_us": "entered_at", "exited_us": "exited_at"})
+    kept = find.kept(table)
+    seen["kind"] = np.where(pc.equal(table.column("kind"), "PASSED").to_numpy(zero_copy_only=False)[kept], judge.PASSED, judge.VISIT)
+    totals = find.rows(
+        SUM_ROW, sums, "limit_id",
         {
-            "ride": lambda row: ride_of[row["custody_id"]], "name": lambda row: number(row["fence_id"]),
-            "kind": lambda row: judge.PASSED if row["kind"] == "PASSED" else judge.VISIT, "entered_us": "entered_at",
-            "exited_us": lambda row: FOREVER_US if row["exited_at"] is None else row["exited_at"],
-        },
-    )  # fmt: skip
-    sums = _array(
-        SUM_ROW,
-        [row for row in journeys.part.rows("exposures") if row["custody_id"] in ride_of],
-        {
-            "ride": lambda row: ride_of[row["custody_id"]], "name": lambda row: number(row["limit_id"]), "readings": "readings",
-            "violation_us": "violation_us", "covered_us": "covered_us", "uncovered_us": "uncovered_us", "extreme": "extreme",
-            "extreme_us": lambda row: row["extreme_at"] or 0,
+            "readings": "readings", "violation_us": "violation_us", "covered_us": "covered_us", "uncovered_us": "uncovered_us",
+            "extreme": "extreme", "extreme_us": "extreme_at",
         },
     )  # fmt: skip
     mkt_c = np.array([np.nan if one is None else one for one in journeys.custodies["mkt_c"]], np.float64)
     return Judged(
         names,
-        excursions[np.lexsort((excursions["started_us"], excursions["name"], excursions["ride"]))],
-        visits[np.lexsort((visits["entered_us"], visits["kind"], visits["name"], visits["ride"]))],
-        sums[np.lexsort((sums["name"], sums["ride"]))],
+        found[np.lexsort((found["started_us"], found["name"], found["ride"]))],
+        seen[np.lexsort((seen["entered_us"], seen["kind"], seen["name"], seen["ride"]))],
+        totals[np.lexsort((totals["name"], totals["ride"]))],
         mkt_c,
         int(journeys.rides.start[-1] - journeys.rides.start[0]),
     )
 
 
-def _array(dtype: np.dtype[Any], rows: list[dict[str, Any]], columns: Mapping[str, Any]) -> npt.NDArray[Any]:
-    found = np.zeros(len(rows), dtype)
-    for name, source in columns.items():
-        taken = [source(row) if callable(source) else row[source] for row in rows]
-        if found[name].dtype.kind == "f":
-            taken = [np.nan if one is None else one for one in taken]
-        found[name] = taken
-    return found
+class _Finder:
+    """Turns recorded tables into rows of rides, column by column."""
+
+    def __init__(self, journeys: Journeys, names: list[str]) -> None:
+        self.ids = journeys.rides.custody_id
+        self.order = np.argsort(self.ids)
+        self.names = names
+        self.index = {name: at for at, name in enumerate(names)}
+
+    def kept(self, table: pa.Table) -> npt.NDArray[np.bool_]:
+        """Which rows are of these rides."""
+        return np.asarray(np.isin(reader.integers(table.column("custody_id")), self.ids))
+
+    def rows(self, dtype: np.dtype[Any], table: pa.Table, name: str, columns: Mapping[str, str]) -> npt.NDArray[Any]:
+        """The rows of these rides. name: the column that names limit or fence; columns: by field. An absent time of an end is FOREVER_US."""
+        kept = self.kept(table)
+        custody = reader.integers(table.column("custody_id"))[kept]
+        found = np.zeros(len(custody), dtype)
+        found["ride"] = self.order[np.searchsorted(self.ids, custody, sorter=self.order)]
+        found["name"] = self._numbers(table.column(name))[kept]
+        for field_name, column in columns.items():
+            if found[field_name].dtype.kind == "f":
+                found[field_name] = table.column(column).to_numpy()[kept]
+            else:
+                absent = FOREVER_US if field_name in ("ended_us", "exited_us") else 0
+                found[field_name] = reader.integers(table.column(column), absent)[kept]
+        return found
+
+    def _numbers(self, column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+        coded = pc.fill_null(column, "").combine_chunks().dictionary_encode()
+        if isinstance(coded, pa.ChunkedArray):
+            coded = coded.combine_chunks()
+        mine = []
+        for text in coded.dictionary.to_pylist():
+            if text not in self.index:
+                self.index[text] = len(self.names)
+                self.names.append(text)
+            mine.append(self.index[text])
+        return np.array(mine, np.int64)[coded.indices.to_numpy()] if len(mine) else np.zeros(0, np.int64)

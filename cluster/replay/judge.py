@@ -28,6 +28,8 @@ from actors.rules.readings import (
     LATEST_US,
     LATITUDE,
     LONGITUDE,
+    NOT_EVALUATED,
+    U1,
     Batch,
     Groups,
 )
@@ -41,11 +43,12 @@ VISIT, PASSED = 0, 1
 
 @dataclass(slots=True)
 class Columns:
-    """A part's readings. values: (len(codes), n), NaN where absent."""
+    """A part's readings. values: (len(codes), n), NaN where absent. flags: as recorded, 0 where there is no value; None: not asked for."""
 
     sensed_us: I8
     codes: tuple[int, ...]
     values: F8
+    flags: U1 | None = None
 
 
 @dataclass(slots=True)
@@ -130,45 +133,45 @@ def judge(columns: Columns, rides: Rides, book: Rulebook, carriers: Sequence[Car
 
 
 def usable(columns: Columns, rides: Rides) -> F8:
-    """The values with every one flagged *fail* made absent (handbook 4); the columns' own where nothing is."""
+    """The values with every one flagged *fail* made absent (handbook 4); the columns' own where nothing is.
+
+    Recorded flags go before the settings: a verify judges what was recorded.
+    """
+    flags = columns.flags if columns.flags is not None else flags_of(columns, rides)
+    if flags is None:
+        return columns.values
+    failed = flags == FAIL
+    return np.where(failed, np.nan, columns.values) if failed.any() else columns.values
+
+
+def flags_of(columns: Columns, rides: Rides) -> U1 | None:
+    """The flags that the rides' quality settings give, (len(codes), n); None where no ride has any."""
     tested = np.array([one is not None for one in rides.quality], np.bool_)
     if not tested.any():
-        return columns.values
-    values = columns.values
-    copied = False
+        return None
+    flags = np.full(columns.values.shape, NOT_EVALUATED, np.uint8)
     for low, high in _stretches(tested):  # neighbouring rides with settings are one call
         first, last = int(rides.start[low]), int(rides.start[high])
-        settings = rides.quality[low:high]
         start = rides.start[low : high + 1] - first
-        failed = _failures(settings, start, columns.sensed_us[first:last], columns.codes, columns.values[:, first:last])
-        if failed.any():
-            if not copied:
-                values, copied = columns.values.copy(), True
-            values[:, first:last][failed] = np.nan
-    return values
+        _test(rides.quality[low:high], start, columns, slice(first, last), flags)
+    return flags
 
 
-def _failures(
-    settings: Sequence[QualitySettings | None], start: I8, sensed_us: I8, codes: Sequence[int], values: F8
-) -> npt.NDArray[np.bool_]:
+def _test(settings: Sequence[QualitySettings | None], start: I8, columns: Columns, rows: slice, flags: U1) -> None:
     distinct = {id(one): one for one in settings if one is not None}
     number = {key: at for at, key in enumerate(distinct)}
     which = np.array([number[id(one)] for one in settings])
-    failed = np.zeros(values.shape, np.bool_)
+    sensed_us, codes = columns.sensed_us[rows], columns.codes
     for k, code in enumerate(codes):
-        if not any(_tests(one, code) for one in distinct.values()):
-            continue
-        rows = np.concatenate([one.row(code) for one in distinct.values()])
-        found = quality.flags_of_segments(np.ascontiguousarray(rows[which]), start, sensed_us, np.ascontiguousarray(values[k]))
-        np.equal(found, FAIL, out=failed[k])
+        if any(_tests(one, code) for one in distinct.values()):
+            each = np.concatenate([one.row(code) for one in distinct.values()])[which]
+            flags[k, rows] = quality.flags_of_segments(np.ascontiguousarray(each), start, sensed_us, columns.values[k, rows])
     if LATITUDE in codes and LONGITUDE in codes and any(one.tests_position for one in distinct.values()):
         latitude, longitude = codes.index(LATITUDE), codes.index(LONGITUDE)
         limits = np.array([[_or_nan(one.speed_suspect_mps), _or_nan(one.speed_fail_mps)] for one in distinct.values()])[which]
-        found = quality.speed_flags_of_segments(
-            limits, start, sensed_us, np.ascontiguousarray(values[latitude]), np.ascontiguousarray(values[longitude])
-        )
-        failed[[latitude, longitude]] |= found == FAIL
-    return failed
+        speed = quality.speed_flags_of_segments(limits, start, sensed_us, columns.values[latitude, rows], columns.values[longitude, rows])
+        for k in (latitude, longitude):
+            flags[k, rows] = quality.worst(flags[k, rows], speed)
 
 
 def _tests(settings: QualitySettings, code: int) -> bool:

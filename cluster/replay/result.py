@@ -27,8 +27,9 @@ VERIFY, ARRIVAL, WHAT_IF, LIVE = "verify", "arrival", "what-if", "live"
 RUNNING, SUCCEEDED, CANCELLED, FAILED = "RUNNING", "SUCCEEDED", "CANCELLED", "FAILED"
 """States of a replay."""
 
-EXCURSION, VISIT, SUM, MKT, REVISION, READINGS = "excursion", "visit", "sum", "mkt", "revision", "readings"
-"""Subjects of a difference. sum: the exposure of a custody under a limit. readings: their number in a custody. revision: `arrival` only."""
+EXCURSION, VISIT, SUM, MKT, FLAG, REVISION = "excursion", "visit", "sum", "mkt", "flag", "revision"
+"""Subjects of a difference. sum: the exposure of a custody under a limit. flag: recorded quality flags of a custody and metric that are not
+those its settings give (before_readings: how many). revision: of an excursion, `arrival` only."""
 APPEARED, VANISHED, CHANGED = "appeared", "vanished", "changed"
 """Only after, only before, in both with other facts."""
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import pytest
-
 from actors.journal import archive as manifest
 from actors.journal.store import Store
 from cluster.archive import check
