@@ -24,11 +24,14 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc.error_details_pb2 import RetryInfo
 
 from tests.faults.counters import Counters
-from tests.faults.world import CONFLICT, MINUTE_US, NEW, NONE, START_US, Ride, Said, World
+from tests.faults.limits import FENCE_ID, LIMITS, MKT_LIMITS, MKT_WINDOW_US, QUALITY
+from tests.faults.world import CONFLICT, FENCE_CENTER, FENCE_RADIUS_M, MINUTE_US, NEW, NONE, START_US, Ride, Said, World
+from tests.reference.exposure import CUMULATIVE, MKT, Limit
 from waybill.v1 import (
     alert_pb2,
     alert_pb2_grpc,
@@ -37,6 +40,8 @@ from waybill.v1 import (
     profile_pb2_grpc,
     shipment_pb2,
     shipment_pb2_grpc,
+    tag_pb2,
+    tag_pb2_grpc,
     telemetry_pb2,
     telemetry_pb2_grpc,
 )
@@ -49,7 +54,7 @@ LOCAL = "Internal error from Core"
 """What grpcio says of a write to a connection that has just gone."""
 CALL_S = 20.0
 FLUSH_S = 0.1
-PROFILE_ID = "faults"
+PROFILE_ID, MKT_PROFILE_ID = "faults", "faults-mkt"
 OPTIONS = [("grpc.enable_http_proxy", 0), ("grpc.max_reconnect_backoff_ms", 1_000), ("grpc.initial_reconnect_backoff_ms", 100)]
 
 
@@ -105,12 +110,19 @@ class Gateway:
         await watcher
 
     async def prepare(self, channel: grpc.aio.Channel) -> None:
-        """The profile and the shipments."""
+        """The profiles, the shipments, and the tags that have settings."""
         profiles, shipments = profile_pb2_grpc.ProfileServiceStub(channel), shipment_pb2_grpc.ShipmentServiceStub(channel)
-        request = profile_pb2.CreateProfileRequest(profile=profile(), request_id="faults-profile")
-        await self.until_done(lambda: profiles.CreateProfile(request, timeout=CALL_S), (grpc.StatusCode.ALREADY_EXISTS,))
+        exists = (grpc.StatusCode.ALREADY_EXISTS,)
+        for name, limits in ((PROFILE_ID, LIMITS), (MKT_PROFILE_ID, MKT_LIMITS)):
+            request = profile_pb2.CreateProfileRequest(profile=profile(name, limits), request_id=f"make-{name}")
+            await self.until_done(lambda request=request: profiles.CreateProfile(request, timeout=CALL_S), exists)  # type: ignore[misc]
+        tags = tag_pb2_grpc.TagServiceStub(channel)
+        for tag in filter(self.world.checked, range(self.world.tags)):
+            register = tag_pb2.RegisterTagRequest(tag=tag_pb2.Tag(tag_id=self.world.tag_id(tag), quality=[quality()]))
+            await self.until_done(lambda register=register: tags.RegisterTag(register, timeout=CALL_S), exists)  # type: ignore[misc]
         for number in range(self.world.shipments):
-            made = shipment_pb2.Shipment(shipment_id=self.world.shipment_id(number), profile_id=PROFILE_ID)
+            profile_id = MKT_PROFILE_ID if self.world.has_mkt(number) else PROFILE_ID
+            made = shipment_pb2.Shipment(shipment_id=self.world.shipment_id(number), profile_id=profile_id, geofences=[fence()])
             create = shipment_pb2.CreateShipmentRequest(shipment=made, request_id=f"make-{self.world.shipment_id(number)}")
             await self.until_done(lambda create=create: shipments.CreateShipment(create, timeout=CALL_S))  # type: ignore[misc]
 
@@ -240,15 +252,24 @@ class Gateway:
     def request(self, said: Said) -> telemetry_pb2.IngestRequest:
         """A message as columns."""
         world = self.world
-        tags = sorted(set(said.tag.tolist()))
-        index = {tag: position for position, tag in enumerate(tags)}
+        tags, index = np.unique(said.tag, return_inverse=True)
+        sequenced = world.sequenced(said.tag)
+        values = [telemetry_pb2.Column(metric=common_pb2.METRIC_TEMPERATURE_C, values=said.temperature_c.tolist())]
+        where = np.flatnonzero(world.positional(said.tag))
+        if len(where):
+            for metric, part in zip(
+                (common_pb2.METRIC_LATITUDE_DEG, common_pb2.METRIC_LONGITUDE_DEG),
+                world.positions(said.tag[where], said.minute[where]),
+                strict=True,
+            ):
+                values.append(telemetry_pb2.Column(metric=metric, values=part.tolist(), rows=where.tolist()))
         columns = telemetry_pb2.ReadingColumns(
-            tag_ids=[world.tag_id(tag) for tag in tags],
-            tag_index=[index[tag] for tag in said.tag.tolist()],
+            tag_ids=[world.tag_id(tag) for tag in tags.tolist()],
+            tag_index=index.tolist(),
             sensed_at_us=world.sensed_us(said.tag, said.minute).tolist(),
-            boot=[world.boot(m) if world.sequenced(t) else NONE for t, m in zip(said.tag.tolist(), said.minute.tolist(), strict=True)],
-            sequence=[m if world.sequenced(t) else NONE for t, m in zip(said.tag.tolist(), said.minute.tolist(), strict=True)],
-            columns=[telemetry_pb2.Column(metric=common_pb2.METRIC_TEMPERATURE_C, values=said.temperature_c.tolist())],
+            boot=np.where(sequenced, world.boot(said.minute).astype(np.uint64), NONE).tolist(),
+            sequence=np.where(sequenced, said.minute.astype(np.uint64), NONE).tolist(),
+            columns=values,
         )
         return telemetry_pb2.IngestRequest(batch_id=str(said.number), columns=columns)
 
@@ -362,24 +383,36 @@ def at(minute: int) -> Timestamp:
     return Timestamp(seconds=us // 1_000_000, nanos=us % 1_000_000 * 1000)
 
 
-def profile() -> profile_pb2.Profile:
-    """The limits that tests/faults/judge.py knows as LIMITS."""
-    from tests.faults.limits import LIMITS
-
-    made = profile_pb2.Profile(profile_id=PROFILE_ID, name="limits of the fault tests", max_gap_s=3600.0)
-    for name, limit in LIMITS.items():
+def profile(name: str, limits: dict[str, Limit]) -> profile_pb2.Profile:
+    """Limits of tests/faults/limits.py as a profile."""
+    made = profile_pb2.Profile(profile_id=name, name="limits of the fault tests", max_gap_s=3600.0)
+    modes = {CUMULATIVE: profile_pb2.LIMIT_MODE_CUMULATIVE, MKT: profile_pb2.LIMIT_MODE_MKT}
+    for limit_id, limit in limits.items():
         made.limits.add(
-            limit_id=name,
+            limit_id=limit_id,
             metric=common_pb2.METRIC_TEMPERATURE_C,
             direction=profile_pb2.DIRECTION_ABOVE if limit.direction == 1 else profile_pb2.DIRECTION_BELOW,
             inclusive=limit.inclusive,
-            mode=profile_pb2.LIMIT_MODE_CUMULATIVE if limit.mode == 2 else profile_pb2.LIMIT_MODE_SINGLE,
+            mode=modes.get(limit.mode, profile_pb2.LIMIT_MODE_SINGLE),
             threshold=limit.threshold,
             clear=limit.clear,
             allowance_s=None if limit.allowance_us is None else limit.allowance_us / 1e6,
+            window_s=MKT_WINDOW_US / 1e6 if limit.mode == MKT else None,
             severity=common_pb2.SEVERITY_WARNING,
         )
     return made
+
+
+def quality() -> tag_pb2.QualityTests:
+    """The quality settings of tests/faults/limits.py."""
+    rules = {name.replace("_us", "_s"): value / 1e6 if name.endswith("_us") else value for name, value in QUALITY.items()}
+    return tag_pb2.QualityTests(metric=common_pb2.METRIC_TEMPERATURE_C, **rules)  # type: ignore[arg-type]
+
+
+def fence() -> common_pb2.Geofence:
+    """The one fence of all shipments."""
+    center = common_pb2.LatLng(latitude_deg=FENCE_CENTER[0], longitude_deg=FENCE_CENTER[1])
+    return common_pb2.Geofence(fence_id=FENCE_ID, name="the yard", circle=common_pb2.CircleShape(center=center, radius_m=FENCE_RADIUS_M))
 
 
 if __name__ == "__main__":

@@ -1,15 +1,14 @@
 """The verdict: the journal and what was decided from it, held against the gateways' own log and the slow reference.
 
-What the product itself is used for: its tables and the codec of its journal's blobs are read. Nothing of it judges.
+What the product itself is used for: its tables and the codec of its journal's blobs are read, and its doors are asked for what is in no
+table: counters and flags. Nothing of it judges. The reference's side is in expected.py.
 """
 
 from __future__ import annotations
 
 import json
-import multiprocessing
 from collections import Counter
 from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,22 +21,24 @@ from sqlalchemy.orm import configure_mappers
 from actors.journal import segments
 from actors.journal.database import reader
 from actors.rules import codec
+from actors.rules.readings import LATITUDE, LONGITUDE
+from tests.faults.answers import Counts, counters_of, flags_of
+from tests.faults.expected import Facts, Judged, expected
 from tests.faults.gateway import ACK
-from tests.faults.limits import LIMITS
-from tests.faults.world import MINUTE_US, NEW, START_US, World
-from tests.reference import exposure as plain
+from tests.faults.parallel import on_all_cores
+from tests.faults.world import CONFLICT, COPY, MINUTE_US, NEW, START_US, World
 
 ACCEPTED = 1
 I8 = npt.NDArray[np.int64]
 F8 = npt.NDArray[np.float64]
 EXAMPLES = 5
-PARALLEL_FROM = 2_000_000
-"""Readings from which on the reference is run on all cores."""
+CONFLICT_OF = 1.0
+"""By how much the temperature of a contradicting reading differs."""
 
 
 @dataclass
 class Verdict:
-    """What was found. All counts but the first five and `share_in_excursions` must be 0, and `problems` empty."""
+    """What was found. What is lost, doubled, foreign, differing, missed or superseded must be 0, and `problems` empty."""
 
     acknowledged: int = 0
     messages: int = 0
@@ -50,6 +51,13 @@ class Verdict:
     foreign: int = 0
     differing_excursions: int = 0
     differing_sums: int = 0
+    visits: int = 0
+    differing_visits: int = 0
+    conflicts: int = 0
+    differing_conflicts: int = 0
+    differing_counters: int = 0
+    flags: int = 0
+    differing_flags: int = 0
     alerts_missed: int = 0
     alerts_twice: int = 0
     superseded_writes: int = 0
@@ -59,6 +67,7 @@ class Verdict:
     def sound(self) -> bool:
         """Whether every promise was kept."""
         broken = self.lost + self.doubled + self.foreign + self.differing_excursions + self.differing_sums
+        broken += self.differing_visits + self.differing_conflicts + self.differing_counters + self.differing_flags
         return not (broken or self.alerts_missed or self.alerts_twice or self.superseded_writes or self.problems)
 
     def note(self, what: str, examples: Iterable[Any]) -> None:
@@ -75,6 +84,22 @@ class Truth:
     key: I8
     temperature_c: F8
     acknowledged: npt.NDArray[np.bool_]
+    contradicted: dict[int, bool]
+    """Readings (key) that were contradicted, and whether that was acknowledged."""
+    copied: Counter[int]
+    """Copies that were acknowledged, by tag."""
+
+
+@dataclass
+class Found:
+    """What the journal holds, sorted by key (tag, minute)."""
+
+    key: I8
+    temperature_c: F8
+    counts: Counts
+    """By tag: accepted, duplicate, conflicting."""
+    conflicting: Counter[tuple[int, int]]
+    """Conflicting readings that each entry (shard, sequence) counted."""
 
 
 Takeover = tuple[int, int, int]
@@ -91,11 +116,15 @@ def judge(folder: Path, database_url: str, takeovers: Iterable[Takeover] = ()) -
     configure_mappers()  # the journal makes records without the constructors that would
     engine = reader(database_url, connections=2)
     try:
-        key, temperature_c = journal(engine, world, verdict, list(takeovers))
-        compare_readings(verdict, truth, key, temperature_c)
-        series = one_by_one(world, key, temperature_c)
-        judged = expected(world, stops, series, len(key))
+        found = journal(engine, world, verdict, list(takeovers))
+        compare_readings(verdict, truth, found.key, found.temperature_c)
+        series = one_by_one(world, found.key, found.temperature_c)
+        judged = expected(world, stops, series, len(found.key))
         compare_excursions(engine, world, verdict, judged, series)
+        compare_visits(engine, verdict, judged)
+        compare_conflicts(engine, world, verdict, truth, found)
+        compare_counters(verdict, world, told["target"], truth, found)
+        compare_flags(verdict, world, told["target"], judged, series)
         verdict.note("answers that should not have come", (folder / "complaints").read_text().splitlines())
         compare_events(engine, verdict, np.fromfile(folder / "watched.bin", np.int64))
     finally:
@@ -110,29 +139,74 @@ def truth_of(folder: Path, world: World, stops: dict[int, int], verdict: Verdict
     """The streams' messages made once more, and those of them that the gateways' log has."""
     log = np.fromfile(folder / "acks.bin", np.dtype([("ns", "<i8"), ("rest", "<i4", 6)]))
     assert log.dtype.itemsize == ACK.size
-    answered = {(int(row[0]), int(row[1])): row[2:] for row in log["rest"]}
+    work = [(world, stream, stops[stream], log["rest"][log["rest"][:, 0] == stream]) for stream in range(world.streams)]
     keys, values, acknowledged = [], [], []
-    for stream in range(world.streams):
-        for said in world.says(stream, lambda number, stream=stream: number < stops[stream]):  # type: ignore[misc]
-            counts = answered.get((stream, said.number))
-            if counts is not None:
-                verdict.messages += 1
-                verdict.acknowledged += len(said.tag)
-            if said.kind == NEW:
-                keys.append(said.tag.astype(np.int64) << 32 | said.minute)
-                values.append(said.temperature_c)
-                acknowledged.append(np.full(len(said.tag), counts is not None))
-            elif counts is not None and said.after >= 0 and counts[2] != len(said.tag):
-                verdict.problems.append(f"message {said.number} of stream {stream} contradicts, and only {counts[2]} were conflicts")
+    contradicted: dict[int, bool] = {}
+    copied: Counter[int] = Counter()
+    for one in on_all_cores(_stream, work, len(log)):
+        verdict.messages += one.messages
+        verdict.acknowledged += one.readings
+        verdict.problems += one.problems
+        keys.append(one.key)
+        values.append(one.temperature_c)
+        acknowledged.append(one.acknowledged)
+        contradicted |= one.contradicted
+        copied.update(one.copied)
     key = np.concatenate(keys)
     order = np.argsort(key)
-    return Truth(key[order], np.concatenate(values)[order], np.concatenate(acknowledged)[order])
+    return Truth(key[order], np.concatenate(values)[order], np.concatenate(acknowledged)[order], contradicted, copied)
 
 
-def journal(engine: Engine, world: World, verdict: Verdict, takeovers: list[Takeover]) -> tuple[I8, F8]:
-    """Every accepted reading of the journal as (key, temperature), in order of key; its chain of entries is checked on the way."""
+@dataclass
+class Stream:
+    """What one stream sent, and what of it was acknowledged."""
+
+    key: I8
+    temperature_c: F8
+    acknowledged: npt.NDArray[np.bool_]
+    contradicted: dict[int, bool]
+    copied: Counter[int]
+    messages: int
+    readings: int
+    problems: list[str]
+
+
+def _stream(work: tuple[World, int, int, npt.NDArray[np.int32]]) -> Stream:
+    world, stream, stop, log = work
+    answered = {int(row[1]): row[2:] for row in log}
+    keys, values, acknowledged = [np.empty(0, np.int64)], [np.empty(0)], [np.empty(0, np.bool_)]
+    contradicted: dict[int, bool] = {}
+    copied: Counter[int] = Counter()
+    messages = readings = 0
+    problems = []
+    for said in world.says(stream, lambda number: number < stop):
+        counts = answered.get(said.number)
+        if counts is not None:
+            messages += 1
+            readings += len(said.tag)
+        key = said.tag.astype(np.int64) << 32 | said.minute
+        if said.kind == NEW:
+            keys.append(key)
+            values.append(said.temperature_c)
+            acknowledged.append(np.full(len(said.tag), counts is not None))
+        elif said.kind == CONFLICT:
+            for one in key.tolist():
+                contradicted[one] = contradicted.get(one, False) or counts is not None
+            if counts is not None and counts[2] != len(said.tag):
+                problems.append(f"message {said.number} of stream {stream} contradicts, and only {counts[2]} were conflicts")
+        elif said.kind == COPY and counts is not None and counts[1] == len(said.tag):
+            copied.update(said.tag.tolist())
+    return Stream(
+        np.concatenate(keys), np.concatenate(values), np.concatenate(acknowledged), contradicted, copied, messages, readings, problems
+    )
+
+
+def journal(engine: Engine, world: World, verdict: Verdict, takeovers: list[Takeover]) -> Found:
+    """Every accepted reading of the journal, in order of key; its chain of entries is checked on the way."""
     number_of = {world.tag_id(tag): tag for tag in range(world.tags)}
-    keys, values = [], []
+    keys, values = [np.empty(0, np.int64)], [np.empty(0)]
+    counts = np.zeros((world.tags, 3), np.int64)
+    conflicting: Counter[tuple[int, int]] = Counter()
     with engine.connect().execution_options(yield_per=64) as connection:
         heads = dict(connection.execute(text("SELECT shard, journal_head FROM shard_owner")).all())
         tags: dict[tuple[int, int], int] = {
@@ -164,16 +238,37 @@ def journal(engine: Engine, world: World, verdict: Verdict, takeovers: list[Take
                 wrong = (tag < 0) | (rest != 0)
                 wrong |= sequenced & ((batch.sequence[kept] != minute) | (batch.boot[kept] != 1 + minute // 5_000))
                 wrong |= ~sequenced & (batch.sequence[kept] != -1)
+                wrong |= misplaced(world, batch, kept, tag, minute)
                 verdict.foreign += int(wrong.sum())
                 keys.append((tag << 32 | minute)[~wrong])
                 values.append(batch.values[batch.codes.index(0)][kept][~wrong])
+                np.add.at(counts[:, 0], tag[~wrong], 1)
+                for column, name in ((1, "duplicate"), (2, "conflicting")):
+                    locals_, many = entry.extra.get(name, ((), ()))
+                    np.add.at(counts[:, column], mine[list(locals_)], list(many))
+                    conflicting[shard, sequence] += sum(many) if column == 2 else 0
             if before != head:
                 verdict.problems.append(f"shard {shard}: the journal ends at {before}, its owner's head is {head}")
-    if not keys:
-        return np.empty(0, np.int64), np.empty(0)
     key, value = np.concatenate(keys), np.concatenate(values)
     order = np.argsort(key, kind="stable")
-    return key[order], value[order]
+    return Found(key[order], value[order], counts, conflicting)
+
+
+def misplaced(world: World, batch: Any, kept: npt.NDArray[np.bool_], tag: I8, minute: I8) -> npt.NDArray[np.bool_]:
+    """Which of the kept readings are not where their tag was."""
+    wrong = np.zeros(len(tag), np.bool_)
+    where = np.flatnonzero(world.positional(tag) & (tag >= 0))
+    fixes = world.positions(tag[where].astype(np.int32), minute[where].astype(np.int32))
+    for code, truth in zip((LATITUDE, LONGITUDE), fixes, strict=True):
+        if code in batch.codes:
+            found = batch.values[batch.codes.index(code)][kept]
+            wrong[where] |= found[where] != truth
+            elsewhere = np.ones(len(tag), np.bool_)
+            elsewhere[where] = False
+            wrong |= elsewhere & ~np.isnan(found)
+        else:
+            wrong[where] = True
+    return wrong
 
 
 def compare_readings(verdict: Verdict, truth: Truth, key: I8, temperature_c: F8) -> None:
@@ -201,62 +296,22 @@ def one_by_one(world: World, key: I8, temperature_c: F8) -> dict[int, tuple[I8, 
     return {tag: (key[ends[tag] : ends[tag + 1]] & 0xFFFFFFFF, temperature_c[ends[tag] : ends[tag + 1]]) for tag in range(world.tags)}
 
 
-# ---------------------------------------------------------------- excursions
-
-Facts = tuple[Any, ...]
-
-
-def expected(
-    world: World, stops: dict[int, int], series: dict[int, tuple[I8, F8]], readings: int
-) -> list[tuple[dict[Facts, Facts], dict[Facts, Facts]]]:
-    """What the slow reference makes of each tag's accepted readings."""
-    work = [(world, tag, stops[tag % world.streams], *series[tag]) for tag in range(world.tags)]
-    if readings < PARALLEL_FROM:
-        return [_judge_tag(one) for one in work]
-    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
-        return list(pool.map(_judge_tag, work, chunksize=4))
-
-
-def _judge_tag(work: tuple[World, int, int, I8, F8]) -> tuple[dict[Facts, Facts], dict[Facts, Facts]]:
-    """Excursions by (tag, carrier, limit, start), and sums by (tag, start of custody, limit)."""
-    world, tag, rounds, minutes, temperatures = work
-    excursions: dict[Facts, Facts] = {}
-    sums: dict[Facts, Facts] = {}
-    before: Counter[tuple[int, str]] = Counter()
-    tag_id = world.tag_id(tag)
-    for ride in world.rides(tag, rounds):
-        low, high = np.searchsorted(minutes, [ride.from_minute, ride.until_minute])
-        mine = [
-            (START_US + int(minute) * MINUTE_US + tag * 1_000, float(value))
-            for minute, value in zip(minutes[low:high], temperatures[low:high], strict=True)
-        ]
-        from_us, until_us = START_US + ride.from_minute * MINUTE_US, START_US + ride.until_minute * MINUTE_US
-        carrier = f"shipment/{world.shipment_id(ride.shipment)}"
-        for name, limit in LIMITS.items():
-            judged = plain.judge(mine, [plain.Window(-(1 << 60), 1 << 60, limit)], from_us, until_us, before[ride.shipment, name])
-            for run in judged.excursions:
-                facts = (run.triggered_us, run.end_us, run.run_us, run.uncovered_us, run.extreme, run.extreme_us, run.readings)
-                excursions[tag_id, carrier, name, run.start_us] = (*facts, round(run.mean, 6))
-            if mine:
-                violation_us = judged.violation_us - before[ride.shipment, name]
-                sums[tag_id, from_us, name] = (violation_us, judged.covered_us, judged.uncovered_us, judged.readings)
-            before[ride.shipment, name] = judged.violation_us
-    return excursions, sums
+# ---------------------------------------------------------------- excursions and visits
 
 
 def compare_excursions(
     engine: Engine,
     world: World,
     verdict: Verdict,
-    judged: list[tuple[dict[Facts, Facts], dict[Facts, Facts]]],
+    judged: list[Judged],
     series: dict[int, tuple[I8, F8]],
 ) -> None:
     """The excursions that stand, their revisions, the sums of each custody, and the alerts, against the reference."""
     excursions: dict[Facts, Facts] = {}
     sums: dict[Facts, Facts] = {}
-    for mine, its in judged:
-        excursions.update(mine)
-        sums.update(its)
+    for one in judged:
+        excursions.update(one.excursions)
+        sums.update(one.sums)
     stated: dict[Facts, Facts] = {}
     revisions: dict[int, int] = {}
     with engine.connect() as connection:
@@ -269,7 +324,7 @@ def compare_excursions(
                 verdict.differing_excursions += 1
                 verdict.note("stated twice", [key])
             named = ("triggered_us", "ended_us", "violation_us", "uncovered_us", "extreme", "extreme_us", "readings")
-            stated[key] = (*(row[name] for name in named), round(row["mean"], 6))
+            stated[key] = (*(rounded(row[name]) for name in named), rounded(row["mean"]))
         kept = Counter(
             {
                 row[0]: row[1]
@@ -319,6 +374,84 @@ def _share(world: World, excursions: dict[Facts, Facts], series: dict[int, tuple
         inside += int(marked.sum())
         total += len(times)
     return inside / max(total, 1)
+
+
+def rounded(value: Any) -> Any:
+    """Sums of floats may differ in their last digits."""
+    return round(value, 6) if isinstance(value, float) else value
+
+
+def compare_visits(engine: Engine, verdict: Verdict, judged: list[Judged]) -> None:
+    """The stays in the fence, and the drives through it, that stand."""
+    should = Counter(visit for one in judged for visit in one.visits)
+    with engine.connect() as connection:
+        query = "SELECT tag_id, carrier, kind, entered_us, exited_us FROM visit WHERE state <> 'RETRACTED' AND kind IN ('VISIT', 'PASSED')"
+        stated = Counter(tuple(row) for row in connection.execute(text(query)))
+    verdict.visits = sum(stated.values())
+    differing = [visit for visit in should.keys() | stated.keys() if should[visit] != stated[visit]]
+    verdict.differing_visits = len(differing)
+    verdict.note("visit, expected, stated", ((visit, should[visit], stated[visit]) for visit in differing))
+
+
+# ---------------------------------------------------------------- conflicts, counters, flags
+
+
+def compare_conflicts(engine: Engine, world: World, verdict: Verdict, truth: Truth, found: Found) -> None:
+    """Every acknowledged contradiction is kept aside with its content; nothing else is; each entry's count is that of its rows."""
+    number_of = {world.tag_id(tag): tag for tag in range(world.tags)}
+    temperature = dict(zip(truth.key.tolist(), truth.temperature_c.tolist(), strict=True))
+    with engine.connect() as connection:
+        rows = connection.execute(text("SELECT shard, sequence, tag_id, sensed_us, content FROM conflict")).all()
+    kept: set[int] = set()
+    wrong = []
+    of_entry: Counter[tuple[int, int]] = Counter()
+    for shard, sequence, tag_id, sensed_us, content in rows:
+        tag = number_of.get(tag_id, -1)
+        minute, rest = divmod(sensed_us - START_US - tag * 1_000, MINUTE_US)
+        key = tag << 32 | minute
+        value = (json.loads(content) if isinstance(content, str) else content).get("temperature_c")
+        if rest or key not in truth.contradicted or value != temperature.get(key, np.nan) + CONFLICT_OF:
+            wrong.append((tag_id, sensed_us, value))
+        kept.add(key)
+        of_entry[shard, sequence] += 1
+    missing = [key for key, acknowledged in truth.contradicted.items() if acknowledged and key not in kept]
+    uneven = [entry for entry in of_entry.keys() | found.conflicting.keys() if of_entry[entry] != found.conflicting[entry]]
+    verdict.conflicts = len(kept)
+    verdict.differing_conflicts = len(wrong) + len(missing) + len(uneven)
+    verdict.note("conflicts that were never sent", wrong)
+    verdict.note("conflicts that were not kept (tag, minute)", (divmod(key, 1 << 32) for key in missing))
+    verdict.note("entries (shard, sequence) whose conflicts are not all kept", uneven)
+
+
+def compare_counters(verdict: Verdict, world: World, target: str, truth: Truth, found: Found) -> None:
+    """The counters that the doors tell are those of the journal, and no less than what was acknowledged."""
+    told = counters_of(world, target)
+    contradicted = Counter(key >> 32 for key, acknowledged in truth.contradicted.items() if acknowledged)
+    differing = [tag for tag in range(world.tags) if told[tag].tolist() != found.counts[tag].tolist()]
+    few = [tag for tag in range(world.tags) if told[tag][1] < truth.copied[tag] or told[tag][2] < contradicted[tag]]
+    verdict.differing_counters = len(set(differing) | set(few))
+    verdict.note("tag, accepted, duplicate and conflicting by the journal, as told", (
+        (tag, found.counts[tag].tolist(), told[tag].tolist()) for tag in differing
+    ))  # fmt: skip
+    verdict.note("tag with fewer copies or conflicts than were acknowledged", few)
+
+
+def compare_flags(verdict: Verdict, world: World, target: str, judged: list[Judged], series: dict[int, tuple[I8, F8]]) -> None:
+    """The flags of tags with quality settings, as the doors tell them, against the reference's."""
+    for tag in filter(world.checked, range(world.tags)):
+        sensed_us, flags = flags_of(world.tag_id(tag), target)
+        should = np.array(judged[tag].flags, np.uint8)
+        verdict.flags += len(should)
+        times = START_US + series[tag][0] * MINUTE_US + tag * 1_000
+        if not np.array_equal(times, sensed_us):
+            verdict.differing_flags += 1
+            verdict.note("series as told is not the journal's, of tag", [tag])
+            continue
+        wrong = np.flatnonzero(flags != should)
+        verdict.differing_flags += len(wrong)
+        verdict.note("(tag, minute), expected flag, told", (
+            ((tag, int(series[tag][0][k])), int(should[k]), int(flags[k])) for k in wrong
+        ))  # fmt: skip
 
 
 # ---------------------------------------------------------------- events

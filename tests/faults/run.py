@@ -80,6 +80,9 @@ class Report:
             f"lost {verdict.lost}, doubled {verdict.doubled}, never sent {verdict.foreign}, differing excursions"
             f" {verdict.differing_excursions}, differing sums {verdict.differing_sums}, alerts missed {verdict.alerts_missed},"
             f" alerts twice {verdict.alerts_twice}, writes of superseded owners {verdict.superseded_writes}",
+            f"of {verdict.visits:,} visits {verdict.differing_visits} differ, of {verdict.conflicts:,} conflicts"
+            f" {verdict.differing_conflicts}, of {verdict.flags:,} quality flags {verdict.differing_flags}, tags with differing"
+            f" counters {verdict.differing_counters}",
             *verdict.problems,
             *([f"the gateways ended with: {self.gateway_error}"] if self.gateway_error else []),
             "sound" if self.sound else "NOT SOUND",

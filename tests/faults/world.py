@@ -6,6 +6,9 @@ nothing of Waybill.
 A stream is a gateway: it speaks for some tags, in batches. Time goes in rounds of `ROUND` sensed minutes. Most of a tag's readings of a
 round are told in that round, some rounds later, a few very late; batches are shuffled inside, sent twice, and some hold
 readings that contradict what was sent before (a conflict: the first one stays, so it is told only when the first is durable).
+
+Some tags are special: some tell where they are, in and out of a fence; some have quality settings, for which spells begin with a spike;
+some ride on shipments with an mkt limit.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +29,11 @@ BLOCK = 240
 """Minutes whose temperatures are drawn at a time."""
 
 HALF_CELSIUS = 2.0  # temperatures are rounded to half degrees, so that equal extremes and values on a threshold come up
+FENCE_CENTER, FENCE_RADIUS_M = (53.5, 10.0), 5_000.0
+FAR_DEG = 0.2
+"""Further north or south of the fence's middle than this is surely outside; fixes are either nearer than 3 km or further than this."""
 NEW, COPY, CONFLICT = 0, 1, 2
-NONE = (1 << 64) - 1
+NONE = np.uint64((1 << 64) - 1)
 """On the wire: this reading has no boot and no sequence."""
 
 I4 = npt.NDArray[np.int32]
@@ -71,6 +78,7 @@ class World:
     ride_minutes: int = 700
     prefix: str = "f"
     _blocks: dict[tuple[int, int], F8] = field(default_factory=dict, compare=False, repr=False)
+    _fixes: dict[tuple[int, int], F8] = field(default_factory=dict, compare=False, repr=False)
 
     def tag_id(self, tag: int) -> str:
         """Name of a tag."""
@@ -84,12 +92,28 @@ class World:
         """Where a tag lives: part of what Waybill documents."""
         return zlib.crc32(self.tag_id(tag).encode()) % shards
 
-    def sequenced(self, tag: int) -> bool:
-        """Whether the device tells boot and sequence."""
+    def positional(self, tag: Any) -> Any:
+        """Whether the tag tells its position (also of arrays)."""
+        return tag % 8 == 4
+
+    def checked(self, tag: int) -> bool:
+        """Whether the tag has quality settings."""
+        return tag % 8 == 5
+
+    def kinetic(self, tag: int) -> bool:
+        """Whether the tag rides on shipments with an mkt limit."""
+        return tag % 16 == 6
+
+    def has_mkt(self, shipment: int) -> bool:
+        """Whether a shipment's profile has the mkt limit."""
+        return shipment >= self.shipments - self.shipments // 4
+
+    def sequenced(self, tag: Any) -> Any:
+        """Whether the device tells boot and sequence (also of arrays)."""
         return tag % 2 == 0
 
-    def boot(self, minute: int) -> int:
-        """Which boot of its device a sequence belongs to: they restart every few days."""
+    def boot(self, minute: Any) -> Any:
+        """Which boot of its device a sequence belongs to (also of arrays): they restart every few days."""
         return 1 + minute // 5_000
 
     def sensed_us(self, tag: I4, minute: I4) -> npt.NDArray[np.int64]:
@@ -110,6 +134,24 @@ class World:
             found = self._blocks[key] = _temperatures(self.seed, tag, block)
         return found
 
+    def fixes(self, tag: int, block: int) -> F8:
+        """(2, minutes of one block): latitude and longitude by the minute."""
+        found = self._fixes.get((tag, block))
+        if found is None:
+            if len(self._fixes) > 8 * self.tags:
+                self._fixes.clear()
+            found = self._fixes[tag, block] = _fixes(self.seed, tag, block)
+        return found
+
+    def positions(self, tag: I4, minute: I4) -> F8:
+        """(2, n): latitude and longitude of some readings."""
+        found = np.empty((2, len(tag)))
+        keys = tag.astype(np.int64) << 32 | minute // BLOCK
+        for key in np.unique(keys).tolist():
+            rows = keys == key
+            found[:, rows] = self.fixes(key >> 32, key & 0xFFFFFFFF)[:, minute[rows] % BLOCK]
+        return found
+
     def piece(self, tag: int, number: int) -> tuple[I4, F8]:
         """Minutes and temperatures of a tag in a round."""
         first = number * ROUND
@@ -128,6 +170,8 @@ class World:
         """Where a tag rides in the first `rounds` rounds, in order. Between two rides it sometimes lies about for an hour."""
         rng = np.random.default_rng([self.seed, 3, tag])
         minute, home = int(rng.integers(0, 30)), int(rng.integers(0, self.shipments))
+        mkt = self.shipments // 4
+        first, many = (self.shipments - mkt, mkt) if self.kinetic(tag) else (0, self.shipments - mkt)
         number = 0
         while minute < rounds * ROUND:
             length = int(self.ride_minutes * rng.uniform(0.6, 1.4))
@@ -135,7 +179,7 @@ class World:
             told = max(0, begins + int(rng.choice([-2, 0, 3, 15])))
             opened = bool(rng.random() < 0.6)
             ended = max(told, ends + int(rng.choice([-3, 0, 4]))) if opened else told
-            yield Ride(tag, (home + number) % self.shipments, minute, minute + length, opened, told, ended)
+            yield Ride(tag, first + (home + number) % many, minute, minute + length, opened, told, ended)
             minute += length + int(rng.choice([0, 0, 60]))
             number += 1
 
@@ -214,3 +258,20 @@ def _temperatures(seed: int, tag: int, block: int) -> F8:
         start = int(rng.integers(0, BLOCK - 100))
         values[start : start + int(rng.integers(65, 100))] = np.nan
     return values
+
+
+def _fixes(seed: int, tag: int, block: int) -> F8:
+    """Where a tag is in a block: north or south of the fence, and often inside it for a while."""
+    rng = np.random.default_rng([seed, 13, tag, block])
+    side = 1.0 if rng.random() < 0.5 else -1.0
+    drawn = rng.random((2, BLOCK))
+    found = np.empty((2, BLOCK))
+    found[0] = FENCE_CENTER[0] + side * (0.3 + 0.1 * drawn[0])
+    found[1] = FENCE_CENTER[1] + 0.05 * (2 * drawn[1] - 1)
+    if rng.random() < 0.6:
+        length = int(rng.integers(1, 60))
+        start = int(rng.integers(0, BLOCK - length))
+        inside = slice(start, start + length)
+        found[0, inside] = FENCE_CENTER[0] + 0.02 * (2 * drawn[0, inside] - 1)
+        found[1, inside] = FENCE_CENTER[1] + 0.02 * (2 * drawn[1, inside] - 1)
+    return found
