@@ -34,6 +34,13 @@ CASES: dict[str, Case] = {
         "Each gateway has 10 tags and a stream of its own; a message holds 100 readings. Two client processes.",
         1200,
     ),
+    "single": Case(
+        "One reading a call",
+        "bench.ingest",
+        "single_readings",
+        "64 callers with a tag each, unary calls, one at a time each. Two client processes.",
+        600,
+    ),
     "alerts": Case(
         "From sending a reading to having its alert",
         "bench.alerts",

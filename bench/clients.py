@@ -34,12 +34,22 @@ class Clients:
     """`processes` client processes that share a workload's gateways. Use in a `with`."""
 
     def __init__(
-        self, target: str, work: Workload, *, processes: int, size: int, rows: bool, streams: int, window: int, connections: int = 1
+        self,
+        target: str,
+        work: Workload,
+        *,
+        processes: int,
+        size: int,
+        rows: bool,
+        streams: int,
+        window: int,
+        connections: int = 1,
+        unary: bool = False,
     ) -> None:
         self._processes = []
         for number in range(processes):
             gateways = list(range(number, work.gateways, processes))
-            spec = Spec(target, asdict(work), gateways, size, rows, max(1, streams // processes), window, connections)
+            spec = Spec(target, asdict(work), gateways, size, rows, max(1, streams // processes), window, connections, unary)
             process = subprocess.Popen([sys.executable, "-m", "bench.sender"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             self._processes.append(process)
             self._tell(process, asdict(spec))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
@@ -90,4 +91,19 @@ def small_gateways(quick: bool) -> dict[str, Any]:
             sent = [clients.send(warm + k * minutes, warm + (k + 1) * minutes) for k in range(repeats)]
         wanted = checked(system, work, work.minutes)
     rows = [row(f"rows, 100 a message, {gateways:,} gateways with 1 in flight each", sent)]
+    return {"rows": rows, "excursions": len(wanted.excursions), "visits": len(wanted.visits), "tags": work.tags, "clients": 2}
+
+
+def single_readings(quick: bool) -> dict[str, Any]:
+    """One reading a call: 64 callers, each with a tag of its own and one call at a time."""
+    repeats, minutes, callers = (2, 100, 64) if quick else (5, 200, 64)
+    warm = 50
+    work = replace(new_workload(callers, warm + repeats * minutes, callers), seed=3)  # so few readings: a seed with excursions enough
+    with started(work) as system:
+        sending = {"processes": 2, "size": 1, "streams": callers, "window": 1, "connections": 4}
+        with Clients(system.target, work, rows=True, unary=True, **sending) as clients:
+            clients.send(0, warm)
+            sent = [clients.send(warm + k * minutes, warm + (k + 1) * minutes) for k in range(repeats)]
+        wanted = checked(system, work, work.minutes)
+    rows = [row(f"one reading a call, {callers} callers", sent)]
     return {"rows": rows, "excursions": len(wanted.excursions), "visits": len(wanted.visits), "tags": work.tags, "clients": 2}

@@ -21,6 +21,7 @@ from cluster.client import INGEST, encode_columns
 from services.wire import to_rows
 from waybill.v1 import telemetry_pb2
 
+INGEST_BATCH = "/waybill.v1.TelemetryService/IngestBatch"
 CHANNEL = (("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1), ("grpc.max_send_message_length", 64 << 20))
 
 
@@ -28,7 +29,8 @@ CHANNEL = (("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1),
 class Spec:
     """What a client process sends: the messages of `gateways` (of the workload's), `size` readings each, as columns or as rows.
 
-    streams: how many streams; the gateways are dealt out to them. window: messages unanswered on a stream.
+    streams: how many streams; the gateways are dealt out to them. window: messages unanswered on a stream. unary: instead of a stream,
+    a caller that makes a call for each message, one after the other.
     """
 
     target: str
@@ -39,6 +41,7 @@ class Spec:
     streams: int
     window: int
     connections: int
+    unary: bool = False
 
 
 class Sender:
@@ -62,7 +65,10 @@ class Sender:
             told["copies"] += delivery.copies
             made = []
             for batch in delivery.messages(spec.size):
-                if spec.rows:
+                if spec.unary:
+                    request = telemetry_pb2.IngestRequest(rows=to_rows(delivery.tag_ids, batch))
+                    made.append(telemetry_pb2.IngestBatchRequest(batch=request).SerializeToString())
+                elif spec.rows:
                     made.append(telemetry_pb2.IngestRequest(rows=to_rows(delivery.tag_ids, batch)).SerializeToString())
                 else:
                     made.append(encode_columns(delivery.tag_ids, batch))
@@ -79,14 +85,30 @@ class Sender:
         channels = [grpc.aio.insecure_channel(self.spec.target, options=CHANNEL) for _ in range(self.spec.connections)]
         await asyncio.gather(*(channel.channel_ready() for channel in channels))
         told["start"] = time.monotonic()
+        one = self._caller if self.spec.unary else self._stream
         await asyncio.gather(
-            *(self._stream(channels[at % len(channels)], messages, told, waits) for at, messages in enumerate(self.streams) if messages)
+            *(one(channels[at % len(channels)], messages, told, waits) for at, messages in enumerate(self.streams) if messages)
         )
         told["end"] = time.monotonic()
         for channel in channels:
             await channel.close()
         told["waits"] = waits
         return told
+
+    async def _caller(self, channel: Any, messages: list[bytes], told: dict[str, Any], waits: list[float]) -> None:
+        parse = telemetry_pb2.IngestBatchResponse.FromString
+        call = channel.unary_unary(INGEST_BATCH, request_serializer=None, response_deserializer=parse)
+        for message in messages:
+            start = time.monotonic()
+            answer = await call(message)
+            waits.append(time.monotonic() - start)
+            self._count(answer.result, told)
+
+    @staticmethod
+    def _count(answer: telemetry_pb2.IngestResponse, told: dict[str, Any]) -> None:
+        assert not answer.HasField("error"), answer.error
+        for name in ("accepted", "duplicate", "conflicting", "refused"):
+            told[name] += getattr(answer, name)
 
     async def _stream(self, channel: Any, messages: list[bytes], told: dict[str, Any], waits: list[float]) -> None:
         open_call = channel.stream_stream(INGEST, request_serializer=None, response_deserializer=telemetry_pb2.IngestResponse.FromString)
@@ -105,9 +127,7 @@ class Sender:
         async for answer in call:
             waits.append(time.monotonic() - sent.popleft())
             room.release()
-            assert not answer.HasField("error"), answer.error
-            for name in ("accepted", "duplicate", "conflicting", "refused"):
-                told[name] += getattr(answer, name)
+            self._count(answer, told)
         await writer
         assert not sent, "messages without an answer"
 
