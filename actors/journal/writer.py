@@ -42,6 +42,9 @@ FIRST_PAUSE_S = 0.05
 RETRY_S = 1.0
 """When a caller whose commit could not be written may come again."""
 
+FULL_RETRY_S = 2.0
+"""The same, where the database cannot grow: soon, so that all goes on within seconds of room being made."""
+
 
 @dataclass(slots=True)
 class Call:
@@ -136,10 +139,11 @@ class GroupWriter:
                     self._drop(suspect=True)
             idled = True
 
-    def _write(self, payloads: list[Payload]) -> list[Any]:
-        """Write a group, on new connections for as long as patience lasts; a group that fails twice by itself, one by one."""
+    def _write(self, payloads: list[Payload], until: float | None = None) -> list[Any]:
+        """Write a group, on new connections for as long as patience lasts (one patience for all of it); a group that fails twice by
+        itself, one by one."""
         failures = 0
-        until = time.monotonic() + PATIENCE_S
+        until = time.monotonic() + PATIENCE_S if until is None else until
         pause = FIRST_PAUSE_S
         while True:
             connected = False
@@ -157,7 +161,7 @@ class GroupWriter:
             if failures >= 2:
                 if len(payloads) == 1:
                     break
-                return [self._write([payload])[0] for payload in payloads]
+                return [self._write([payload], until)[0] for payload in payloads]
             time.sleep(pause)
             pause = min(2 * pause, 1.0)
         return [failure] * len(payloads)
@@ -231,5 +235,5 @@ def _as_failure(error: Exception) -> DomainError:
     cause = error.orig if isinstance(error, DBAPIError) else error
     text, state = str(cause), getattr(cause, "sqlstate", None)
     if "is full" in text or "disk full" in text or state == "53100":
-        return StorageFull("the database cannot grow; nothing was taken", retry_after_s=10.0)
+        return StorageFull("the database cannot grow; nothing was taken", retry_after_s=FULL_RETRY_S)
     return Unavailable(f"the database cannot be written: {text.splitlines()[0] if text else cause!r}", retry_after_s=RETRY_S)
