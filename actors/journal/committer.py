@@ -21,6 +21,7 @@ import threading
 from collections.abc import Sequence
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection, Listener, answer_challenge, deliver_challenge
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from actors.journal.database import sqlite_path
 from actors.journal.migrate import migrate
 from actors.journal.store import key_path, short_address, socket_path
 from actors.journal.writer import GroupWriter
-from actors.rules.errors import Unavailable
+from actors.rules.errors import InvalidArgument, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -114,12 +115,15 @@ class Committer:
         threading.Thread(target=_answer, args=(client, answers), name="committer-answers", daemon=True).start()
         try:
             while True:
-                number, payload = client.recv()
+                number, data = int.from_bytes(client.recv_bytes()), client.recv_bytes()
+                try:
+                    payload = ForkingPickler.loads(data)
+                except Exception as error:
+                    answers.put((number, InvalidArgument(f"the committer cannot read it: {error!r}", field="arguments")))
+                    continue
                 self._writer.submit(payload, lambda outcome, number=number: answers.put((number, outcome)))  # type: ignore[misc]
         except (OSError, EOFError, Unavailable):
             pass
-        except Exception:
-            log.exception("a client's request could not be read")
         answers.put(None)
 
     def _checkpoint(self, connection: SqlConnection) -> None:
@@ -134,7 +138,11 @@ class Committer:
 def _answer(client: Connection, answers: queue.SimpleQueue[Any]) -> None:
     try:
         while (answer := answers.get()) is not None:
-            client.send(answer)
+            try:
+                data = ForkingPickler.dumps(answer)
+            except Exception as error:
+                data = ForkingPickler.dumps((answer[0], InvalidArgument(f"the answer cannot be sent: {error!r}", field="function")))
+            client.send_bytes(data)
     except OSError:
         pass
     finally:

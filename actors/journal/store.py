@@ -19,6 +19,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client, Connection
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
@@ -27,7 +28,7 @@ from sqlalchemy import Engine
 from actors.journal.database import is_sqlite, reader, sqlite_path
 from actors.journal.prepared import CommitResult, PreparedCommit
 from actors.journal.writer import RETRY_S, Call, GroupWriter, Payload
-from actors.rules.errors import Unavailable
+from actors.rules.errors import InvalidArgument, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,10 @@ class Store(Protocol):
         same commit again), StaleEtag, AlreadyExists, NotFound, FailedPrecondition or InvalidArgument (nothing was written)."""
 
     def write(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
-        """Run function(connection, *arguments) in a writing transaction. It must be a module's function and bear being run twice."""
+        """Run function(connection, *arguments) in a writing transaction. It must be a module's function and bear being run twice.
+
+        The future raises InvalidArgument where the function, its arguments or what it returns cannot be pickled.
+        """
 
     def close(self) -> None:
         """Let what was given be written, then close."""
@@ -243,8 +247,21 @@ class CommitterStore:
                     return True
                 numbers, self._unsent = self._unsent, []
                 requests = [(number, self._waiting[number].payload) for number in numbers if number in self._waiting]
-            for request in requests:
-                connection.send(request)
+            for number, payload in requests:
+                try:
+                    data = ForkingPickler.dumps(payload)
+                except Exception as error:  # anything may be raised by what does not bear it; it is this request's, not the connection's
+                    self._refuse(number, InvalidArgument(f"cannot be sent to the committer: {error!r}", field="arguments"))
+                    continue
+                connection.send_bytes(number.to_bytes(8))  # apart, so that what cannot be read there can be answered
+                connection.send_bytes(data)
+
+    def _refuse(self, number: int, error: InvalidArgument) -> None:
+        with self._changed:
+            request = self._waiting.pop(number, None)
+            self._changed.notify_all()
+        if request is not None:
+            fulfil(request.future, error)
 
     def _receive(self, connection: Connection) -> None:
         try:

@@ -27,7 +27,7 @@ from actors.journal.migrate import migrate
 from actors.journal.store import Store, key_path, open_store, socket_path
 from actors.journal.tables import Event, JournalBatch, Setting, ShardOwner
 from actors.journal.writer import GroupWriter
-from actors.rules.errors import StorageFull, Superseded, Unavailable
+from actors.rules.errors import InvalidArgument, StorageFull, Superseded, Unavailable
 from tests.journal.conftest import NOW_US, entry, start_committer, take
 from tests.postgres import PostgreSQL
 
@@ -55,6 +55,24 @@ def assert_once_and_in_order(store: Store, count: int, shard: int = 0) -> None:
 def fail_not_at_all(futures: list[Future[CommitResult]]) -> None:
     for future in futures:
         assert future.result(60).last_event > 0
+
+
+# ---------------------------------------------------------------- what cannot be sent
+
+
+def unsendable(connection: Connection) -> Any:
+    return threading.Lock()
+
+
+def test_what_cannot_be_pickled_is_refused_and_the_store_goes_on(new_database: Callable[[str], str]) -> None:
+    url = new_database("sqlite")
+    start_committer(url)
+    store = open_store(url)
+    for refused in (store.write(assert_durable, threading.Lock()), store.write(lambda connection: None), store.write(unsendable)):
+        with pytest.raises(InvalidArgument, match="cannot"):
+            refused.result(10)
+    store.write(assert_durable).result(10)
+    store.close()
 
 
 # ---------------------------------------------------------------- whatever dies
