@@ -15,7 +15,7 @@ from services.feed import Feed
 from services.paging import Page
 from waybill.v1 import alert_pb2, alert_pb2_grpc, common_pb2
 
-KINDS = {"goods": "GOODS", "sensor": "SENSOR", "silence": "SILENCE", "late": "LATENESS", "fence": "GEOFENCE"}
+KINDS = {"goods": "GOODS", "sensor": "SENSOR", "silence": "SILENCE", "late": "LATENESS", "fence": "GEOFENCE", "outbox": "OUTBOX"}
 """The journal's word for a kind of alert: the contract's."""
 JOURNAL_KINDS = {contract: journal for journal, contract in KINDS.items()}
 SEVERITIES = ("INFO", "WARNING", "CRITICAL")

@@ -176,6 +176,7 @@ def warehouse(message: warehouse_pb2.Warehouse) -> dict[str, Any]:
     data: dict[str, Any] = {name: getattr(message, name) for name in ("warehouse_id", "name", "gln", "locode", "etag")}
     data["labels"] = dict(message.labels)
     data["zones"] = [zone(one, f"warehouse.zones[{k}].") for k, one in enumerate(message.zones)]
+    data["allow_negative_stock"] = message.allow_negative_stock
     if message.HasField("location"):
         data["latitude_deg"], data["longitude_deg"] = point(message.location)
     return data
@@ -192,6 +193,7 @@ def item(message: item_pb2.Item) -> dict[str, Any]:
     """What a caller says of an item."""
     data: dict[str, Any] = {name: getattr(message, name) for name in ("item_id", "gtin", "sku", "name", "unit", "profile_id", "etag")}
     data["labels"] = dict(message.labels)
+    data["units"] = [{"unit": one.unit, "factor": one.factor} for one in message.units]
     data["stability_budget"] = [_band(band, f"item.stability_budget[{k}].") for k, band in enumerate(message.stability_budget)]
     return data
 

@@ -38,6 +38,7 @@ from services.alerts import Alerts
 from services.backend import Backend
 from services.feed import Feed
 from services.gather import Gatherer
+from services.inventory import Inventory
 from services.items import Items
 from services.profiles import Profiles
 from services.reports import seal
@@ -50,6 +51,7 @@ from services.telemetry import Telemetry
 from services.warehouses import Warehouses
 from waybill.v1 import (
     alert_pb2_grpc,
+    inventory_pb2_grpc,
     item_pb2_grpc,
     profile_pb2_grpc,
     report_pb2_grpc,
@@ -70,7 +72,7 @@ SPARE_READY = "spare door ready, process"
 GRACE_S = 5.0
 """How long calls may take to end when the door closes."""
 SERVICES = tuple(
-    f"waybill.v1.{name}Service" for name in ("Telemetry", "Shipment", "Warehouse", "Tag", "Profile", "Item", "Alert", "Report")
+    f"waybill.v1.{name}Service" for name in ("Telemetry", "Shipment", "Warehouse", "Tag", "Profile", "Item", "Alert", "Report", "Inventory")
 )
 INGEST = frozenset({"/waybill.v1.TelemetryService/Ingest", "/waybill.v1.TelemetryService/IngestBatch"})
 """Methods whose requests are checked by services.wire, as arrays."""
@@ -189,6 +191,7 @@ class Door:
         warehouse_pb2_grpc.add_WarehouseServiceServicer_to_server(Warehouses(backend), server)
         profile_pb2_grpc.add_ProfileServiceServicer_to_server(Profiles(backend), server)
         item_pb2_grpc.add_ItemServiceServicer_to_server(Items(backend), server)
+        inventory_pb2_grpc.add_InventoryServiceServicer_to_server(Inventory(backend, self._feed), server)
         report_pb2_grpc.add_ReportServiceServicer_to_server(Reports(backend, config.signing_key()), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if config.reflection:

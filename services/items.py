@@ -14,7 +14,7 @@ from services.carriers import command, given
 from services.paging import Page
 from waybill.v1 import item_pb2, item_pb2_grpc
 
-CHANGEABLE = ("gtin", "sku", "name", "unit", "profile_id", "stability_budget", "labels")
+CHANGEABLE = ("gtin", "sku", "name", "unit", "profile_id", "stability_budget", "labels", "units")
 
 
 class Items(item_pb2_grpc.ItemServiceServicer):

@@ -14,7 +14,7 @@ from services.carriers import command, given
 from services.paging import Page
 from waybill.v1 import warehouse_pb2, warehouse_pb2_grpc
 
-CHANGEABLE = ("name", "gln", "locode", "location", "labels")
+CHANGEABLE = ("name", "gln", "locode", "location", "labels", "allow_negative_stock")
 ZONE_CHANGEABLE = ("name", "profile_id", "profile_version", "geofences", "labels")
 
 

@@ -10,6 +10,7 @@ from sqlmodel import Session, col, select
 
 from actors.journal import history, segments
 from actors.journal.quarantine import DamagedJournal
+from actors.journal.queries_stock import stock_lots
 from actors.journal.tables import (
     CarrierPlan,
     Custody,
@@ -133,6 +134,7 @@ class TagReads:
             for start in range(0, len(carriers), 500):
                 for carrier, unit, lot in session.execute(query.where(col(HandlingUnit.carrier).in_(carriers[start : start + 500]))).all():
                     found.setdefault((carrier, unit), []).append(lot)
+            stock_lots(session, carriers, found)
         return found
 
     def mail(self, limit: int = 100) -> list[Mailbox]:

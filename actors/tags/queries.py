@@ -11,6 +11,7 @@ from actors.rules import exposure, readings
 from actors.rules.errors import NotFound
 from actors.rules.readings import FAIL, FOREVER_US, SUSPECT, U1, Batch
 from actors.tags import past, whole
+from actors.tags.band_use import band_use
 from actors.tags.columns import MIN_US
 from actors.tags.stated import excursion_of_run
 
@@ -143,5 +144,5 @@ def flag_counts(tags: SensorTags, arguments: Arguments) -> dict[str, int]:
 LOCKED = {"tag.twin": twin, "tag.exposure": exposure_of, "tag.open_runs": open_runs}
 """Queries that look at the state: the shard answers them between two batches."""
 
-FREE = {"tag.series": series, "tag.flag_counts": flag_counts}
+FREE = {"tag.series": series, "tag.flag_counts": flag_counts, "tag.band_use": band_use}
 """Queries that read committed rows only."""

@@ -90,7 +90,7 @@ def test_everything_of_a_commit_is_there_afterwards(store: Store, owner: ShardOw
         assert (batch.blob, batch.worker, batch.epoch, batch.readings) == (b"\x00blob", "a test", owner.epoch, 3)
         assert session.get(Tag, "T1") == Tag(tag_id="T1", shard=0, local_index=0)
         assert session.execute(select(Mailbox.shard, Mailbox.body)).all() == [(1, {"plan": 1})]  # type: ignore[call-overload]
-    assert [count(store, model) for model in (Shipment, Setting, Outbox)] == [1, 2, 1]
+    assert [count(store, model) for model in (Shipment, Setting, Outbox)] == [1, 3, 1]  # one setting is the feed's
     assert head(store) == 1
 
 

@@ -38,6 +38,8 @@ class _AlertKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AlertKind.V
     """A planned arrival has passed."""
     ALERT_KIND_GEOFENCE: _AlertKind.ValueType  # 5
     """A geofence was entered or left, or the route was left, against the plan."""
+    ALERT_KIND_OUTBOX: _AlertKind.ValueType  # 6
+    """A system outside does not take its messages: they pile up in the outbox."""
 
 class AlertKind(_AlertKind, metaclass=_AlertKindEnumTypeWrapper):
     """What an alert is about."""
@@ -53,6 +55,8 @@ ALERT_KIND_LATENESS: AlertKind.ValueType  # 4
 """A planned arrival has passed."""
 ALERT_KIND_GEOFENCE: AlertKind.ValueType  # 5
 """A geofence was entered or left, or the route was left, against the plan."""
+ALERT_KIND_OUTBOX: AlertKind.ValueType  # 6
+"""A system outside does not take its messages: they pile up in the outbox."""
 Global___AlertKind: _TypeAlias = AlertKind  # noqa: Y015
 
 class _AlertState:

@@ -5,6 +5,8 @@ The outbox of 0001 was never written to: it is made anew.
 
 from __future__ import annotations
 
+import uuid
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -205,6 +207,9 @@ def upgrade() -> None:
         sa.UniqueConstraint("destination", "key", name=op.f("uq_outbox_destination_key")),
     )
     op.create_index(op.f("ix_outbox_destination_state_sequence"), "outbox", ["destination", "state", "sequence"], unique=False)
+    # Which database this is: a cursor of another one's event numbers is recognised by it.
+    setting = sa.table("setting", sa.column("name", sa.String), sa.column("value", sa.String))
+    op.bulk_insert(setting, [{"name": "feed", "value": uuid.uuid4().hex}])
 
 
 def downgrade() -> None:

@@ -1,0 +1,421 @@
+"""Other systems' books against the ledger: Sync and Reconcile of InventoryService.
+
+A book is read line by line into our words (ids, base units), compared by rules.stock.reconcile, and each difference is told with the
+movements that explain it. What the other system wins is recorded here under keys made of the sync: sent again, nothing is recorded twice.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+from sqlmodel import Session
+
+from actors.journal import queries_business as business
+from actors.journal import queries_stock as queries
+from actors.journal.stock_goods import Units, units_of
+from actors.journal.tables import BookSync, Item, Setting
+from actors.rules import identifiers, stock
+from actors.rules.errors import DomainError, FailedPrecondition, InvalidArgument, NotFound, OutOfRange
+from actors.rules.stock import ANY, BookKey, Difference
+from services import check, stock_records
+from services.backend import Backend, Context
+from services.convert import told
+from services.shards import now_us
+from waybill.v1 import inventory_pb2
+
+LINES_MAX = 1_000_000
+LINES_OF_BOOK_MAX = 50_000
+PART = 5_000
+"""Lines and movements that go to a shard in one call."""
+EXPLAINED = 20
+"""Movements named with a difference."""
+DAY_US = 86_400_000_000
+CLOCK_TOLERANCE_US = 60_000_000
+
+
+@dataclass(slots=True)
+class Told:
+    """A book as another system told it: quantities and expiries in our words, and the lines that could not be read."""
+
+    quantities: dict[BookKey, Decimal] = field(default_factory=dict)
+    expires_us: dict[str, int] = field(default_factory=dict)
+    refused: list[tuple[int, DomainError]] = field(default_factory=list)
+    lines: int = 0
+
+
+def feed_id(session: Session) -> str:
+    """Which database this is: cursors of another are refused."""
+    row = session.get(Setting, "feed")
+    return "" if row is None else row.value
+
+
+# ---------------------------------------------------------------- reading a book
+
+
+async def read_book(backend: Backend, warehouse_id: str, system: str, lines: Sequence[inventory_pb2.BookLine]) -> Told:
+    """Lines in our words. Lines with one key add up."""
+    book = Told(lines=len(lines))
+    found = await backend.read(business.warehouse, warehouse_id)
+    if found is None:
+        raise NotFound("no such warehouse", field="warehouse_id", value=warehouse_id)
+    zones = {zone.zone_id for zone in found[1]}
+    items_of = await backend.read(queries.mapped, system, "ITEM", {one.external_item_id for one in lines if one.external_item_id})
+    places = await backend.read(queries.mapped, system, "LOCATION", {one.external_location_id for one in lines if one.external_location_id})
+    ids = {one.item_id for one in lines if one.item_id} | {row.item_id for row in items_of.values()}
+    gtins = {_gtin(one.gtin) for one in lines if one.gtin}
+    items: list[Item] = await backend.read(queries.items_by, ids=ids, gtins=gtins - {""})
+    units = {item.item_id: units_of(item.item_id, item.unit, item.attributes) for item in items}
+    by_gtin = {item.gtin: item.item_id for item in items if item.gtin}
+    for at, line in enumerate(lines):
+        try:
+            item = _item(line, units, items_of, by_gtin)
+            zone_id = _zone(line, places, zones, warehouse_id)
+            status = ANY if line.any_status else check.word(inventory_pb2.StockStatus, line.status) or stock.FREE
+            if status == stock.IN_TRANSIT or (line.any_status and line.status):
+                raise InvalidArgument("must be a status of goods in a warehouse, or none with any_status", field="status", value=status)
+            amount = item.base(stock.text(stock.quantity(line.quantity, "quantity", signed=True, zero=True)), line.unit, "quantity")
+            lot_id = stock.lot_id_of(item.item_id, check.text(line.lot_number, "lot_number"))
+            expires_us = check.time_us(line, "expiry_time")
+            if expires_us is not None and not line.lot_number:
+                raise InvalidArgument("needs a lot number", field="expiry_time", value=expires_us)
+        except DomainError as error:
+            book.refused.append((at, error))
+            continue
+        key = BookKey(zone_id, lot_id, status)
+        book.quantities[key] = book.quantities.get(key, stock.ZERO) + amount
+        if expires_us is not None:
+            book.expires_us[lot_id] = expires_us
+    return book
+
+
+def _gtin(text: str) -> str:
+    try:
+        return identifiers.gtin(text).zfill(14)
+    except DomainError:
+        return ""
+
+
+def _item(line: inventory_pb2.BookLine, units: Mapping[str, Units], mapped: Mapping[str, Any], by_gtin: Mapping[str, str]) -> Units:
+    name = check.one_of(line, ("item_id", "external_item_id", "gtin"))
+    value = getattr(line, name)
+    if name == "gtin":
+        identifiers.gtin(value, "gtin")
+        item_id = by_gtin.get(value.zfill(14), "")
+    else:
+        item_id = value if name == "item_id" else (mapped[value].item_id if value in mapped else "")
+    if item_id not in units:
+        raise NotFound("no such item" if name != "external_item_id" else "is not mapped to an item", field=name, value=value)
+    return units[item_id]
+
+
+def _zone(line: inventory_pb2.BookLine, mapped: Mapping[str, Any], zones: set[str], warehouse_id: str) -> str:
+    name = check.one_of(line, ("zone_id", "external_location_id"))
+    value = str(getattr(line, name))
+    if name == "zone_id":
+        if value not in zones:
+            raise NotFound("the warehouse has no such zone", field=name, value=value)
+        return value
+    place = mapped.get(value)
+    if place is None or place.warehouse_id != warehouse_id or place.zone_id not in zones:
+        raise NotFound("is not mapped to a zone of this warehouse", field=name, value=value)
+    return str(place.zone_id)
+
+
+# ---------------------------------------------------------------- Sync
+
+
+@dataclass(slots=True)
+class Asked:
+    """What a sync asks for, checked."""
+
+    header: inventory_pb2.SyncHeader
+    as_of_us: int
+    full: bool
+    number: int
+    again: bool
+    before_us: int
+    digest: str
+
+
+async def sync(
+    backend: Backend, requests: AsyncIterator[inventory_pb2.SyncRequest], context: Context
+) -> AsyncIterator[inventory_pb2.SyncResponse]:
+    """See InventoryService.Sync."""
+    header, lines = await _gather(requests)
+    asked = await _check(backend, header, lines)
+    book = await read_book(backend, header.warehouse_id, header.system, lines)
+    theirs = dict(book.quantities)
+    if not asked.full:
+        known = await backend.read(queries.book_lines, header.system, header.warehouse_id)
+        theirs = {BookKey(zone, lot, status): amount for zone, lot, status, amount, _ in known} | theirs
+    ours = await backend.read(queries.book_of, header.warehouse_id, asked.as_of_us)
+    totals = {BookKey(*key): sum(units.values(), stock.ZERO) for key, units in ours.items()}
+    equal, differences = stock.reconcile(totals, theirs)
+    lots = await backend.read(queries.lots_by, book.expires_us)
+    expiries = [
+        (lot, lots[lot].expires_us, us) for lot, us in sorted(book.expires_us.items()) if lot in lots and lots[lot].expires_us != us
+    ]
+    units = await backend.read(
+        queries.units, {stock.item_of(one.key.lot_id) for one in differences} | {stock.item_of(lot) for lot, _, _ in expiries}
+    )
+    explained = await explain(backend, header.warehouse_id, differences, asked.before_us, asked.as_of_us)
+    for at, error in book.refused:
+        refusal = inventory_pb2.LineRefusal(line=at, error=stock_records.line_error(error))
+        yield inventory_pb2.SyncResponse(refusal=refusal)
+    summary = inventory_pb2.SyncSummary(lines=len(lines), refused=len(book.refused), equal=equal, expiry_differs=len(expiries))
+    count(summary, differences)
+    wins = header.quantity_winner == inventory_pb2.SYNC_WINNER_OTHER and not header.dry_run
+    action = inventory_pb2.DIFFERENCE_ACTION_NONE if header.dry_run else inventory_pb2.DIFFERENCE_ACTION_BOOK_THERE
+    if not header.dry_run:
+        await _keep(backend, asked, book, context)
+    for start in range(0, len(differences), PART):
+        some = differences[start : start + PART]
+        done = await _follow(backend, asked, some, ours, book, context) if wins else [("", None)] * len(some)
+        for one, (key, refused) in zip(some, done, strict=True):
+            message = difference(one, units, explained.get(one.key, []))
+            message.action = action
+            if key:
+                message.action, message.recorded_key = inventory_pb2.DIFFERENCE_ACTION_RECORDED_HERE, key
+                summary.recorded_here += refused is None
+            if refused is not None:
+                message.action = inventory_pb2.DIFFERENCE_ACTION_REFUSED
+                message.error.CopyFrom(stock_records.line_error(refused))
+            yield inventory_pb2.SyncResponse(difference=message)
+    theirs_wins = header.expiry_winner == inventory_pb2.SYNC_WINNER_OTHER and not header.dry_run
+    if theirs_wins and expiries:
+        await _command(backend, header, "lot.expiry", {"lots": [(lot, us) for lot, _, us in expiries]}, context)
+    for lot, mine, us in expiries:
+        message = inventory_pb2.BookDifference(
+            kind=inventory_pb2.DIFFERENCE_KIND_EXPIRY, item_id=stock.item_of(lot), lot_number=stock_records.number_of(lot),
+            left_expiry_time=check.timestamp(mine), right_expiry_time=check.timestamp(us), unit=units.get(stock.item_of(lot), ""),
+            action=inventory_pb2.DIFFERENCE_ACTION_RECORDED_HERE if theirs_wins else action,
+        )  # fmt: skip
+        yield inventory_pb2.SyncResponse(difference=message)
+    if not header.dry_run:
+        summary.cursor = _cursor(header, asked.number)
+    summary.last_event_number = await backend.read(business.last_event_number)
+    yield inventory_pb2.SyncResponse(summary=summary)
+
+
+async def _gather(requests: AsyncIterator[inventory_pb2.SyncRequest]) -> tuple[inventory_pb2.SyncHeader, list[inventory_pb2.BookLine]]:
+    header: inventory_pb2.SyncHeader | None = None
+    lines: list[inventory_pb2.BookLine] = []
+    async for request in requests:
+        if request.HasField("header") == (header is not None):
+            raise InvalidArgument("must be in the first message, and only there", field="header")
+        if request.HasField("header"):
+            header = request.header
+        lines.extend(request.lines)
+        if len(lines) > LINES_MAX:
+            raise InvalidArgument(f"a book has at most {LINES_MAX} lines", field="lines", value=len(lines))
+    if header is None:
+        raise InvalidArgument("must be given", field="header")
+    return header, lines
+
+
+async def _check(backend: Backend, header: inventory_pb2.SyncHeader, lines: Sequence[inventory_pb2.BookLine]) -> Asked:
+    for name in ("warehouse_id", "system", "sync_id"):
+        check.text(getattr(header, name), f"header.{name}", required=True)
+    check.text(header.actor, "header.actor")
+    if not header.scope:
+        raise InvalidArgument("must be given", field="header.scope")
+    full = header.scope == inventory_pb2.SYNC_SCOPE_FULL
+    as_of_us, now = check.time_us(header, "as_of_time", "header."), now_us()
+    if as_of_us is None:
+        raise InvalidArgument("must be given", field="header.as_of_time")
+    if as_of_us > now + CLOCK_TOLERANCE_US:
+        raise InvalidArgument("must not lie in the future", field="header.as_of_time", value=as_of_us)
+    last: BookSync | None = await backend.read(queries.book_sync, header.system, header.warehouse_id)
+    digest = _digest(header, lines)
+    again = last is not None and last.sync_id == header.sync_id
+    if last is not None and again and last.digest != digest:
+        raise FailedPrecondition("was used before with another book", field="header.sync_id", value=header.sync_id)
+    if last is not None and not again and as_of_us < last.as_of_us:
+        raise FailedPrecondition("a newer sync of this system has been taken", field="header.as_of_time", value=as_of_us)
+    number = 1 if last is None else last.number if again else last.number + 1
+    if full == bool(header.cursor):
+        raise InvalidArgument("must be given for CHANGES, and only there", field="header.cursor", value=header.cursor)
+    if not full and _number(header) != number - 1:
+        raise OutOfRange("is not the cursor of the last sync; send a FULL book", field="header.cursor", value=header.cursor)
+    before_us = last.as_of_us if last is not None and not again else as_of_us - DAY_US
+    return Asked(header, as_of_us, full, number, again, before_us, digest)
+
+
+def _digest(header: inventory_pb2.SyncHeader, lines: Iterable[inventory_pb2.BookLine]) -> str:
+    found = hashlib.sha256(header.SerializeToString(deterministic=True))
+    for line in lines:
+        found.update(line.SerializeToString(deterministic=True))
+    return found.hexdigest()
+
+
+def _cursor(header: inventory_pb2.SyncHeader, number: int) -> str:
+    return base64.urlsafe_b64encode(json.dumps([header.system, header.warehouse_id, number]).encode()).decode()
+
+
+def _number(header: inventory_pb2.SyncHeader) -> int:
+    """The number in a cursor. Raises OutOfRange where it is another feed's."""
+    try:
+        system, warehouse_id, number = json.loads(base64.urlsafe_b64decode(header.cursor.encode("ascii")))
+    except (ValueError, binascii.Error):
+        raise OutOfRange("is no cursor of a sync", field="header.cursor", value=header.cursor) from None
+    if (system, warehouse_id) != (header.system, header.warehouse_id) or not isinstance(number, int):
+        raise OutOfRange(f"is the cursor of {system} and {warehouse_id}", field="header.cursor", value=header.cursor)
+    return number
+
+
+async def _command(backend: Backend, header: inventory_pb2.SyncHeader, name: str, arguments: dict[str, Any], context: Context) -> Any:
+    try:
+        return await backend.command(header.warehouse_id, name, arguments, context, again=True)
+    except DomainError as refusal:
+        raise told(refusal) from None
+
+
+async def _keep(backend: Backend, asked: Asked, book: Told, context: Context) -> None:
+    """Keep the book as it was told, part by part."""
+    header = asked.header
+    lines = [
+        (key.zone_id, key.lot_id, key.status, stock.item_of(key.lot_id), amount, book.expires_us.get(key.lot_id))
+        for key, amount in sorted(book.quantities.items())
+    ]
+    facts = {
+        "system": header.system, "warehouse_id": header.warehouse_id, "number": asked.number, "sync_id": header.sync_id,
+        "digest": asked.digest, "as_of_us": asked.as_of_us, "full": asked.full,
+    }  # fmt: skip
+    for start in range(0, len(lines) or 1, 2 * PART):
+        last = start + 2 * PART >= len(lines)
+        await _command(backend, header, "book.put", {"sync": facts, "lines": lines[start : start + 2 * PART], "last": last}, context)
+
+
+async def _follow(
+    backend: Backend, asked: Asked, some: Sequence[Difference], ours: Mapping[tuple[str, str, str], Mapping[str, Decimal]], book: Told,
+    context: Context,
+) -> list[tuple[str, DomainError | None]]:  # fmt: skip
+    """Our ledger follows the other book: (key, refusal) per difference.
+
+    A line that is loose and of one status is counted, so that what comes meanwhile survives; else its loose goods are adjusted.
+    """
+    header = asked.header
+    movements = []
+    for one in some:
+        key = one.key
+        status = stock.FREE if key.status == ANY else key.status
+        statuses = stock.ON_HAND if key.status == ANY else (status,)
+        there = {(name, unit) for name in statuses for unit in ours.get((key.zone_id, key.lot_id, name), {})}
+        counted = there <= {(status, "")} and one.right >= 0
+        digest = hashlib.blake2b("\0".join([header.system, header.sync_id, *key]).encode(), digest_size=16).hexdigest()
+        movements.append(
+            {
+                "key": f"sync-{digest}", "kind": "COUNT" if counted else "ADJUST", "item_id": stock.item_of(key.lot_id),
+                "lot_number": stock_records.number_of(key.lot_id), "zone_id": key.zone_id, "status": status, "at_us": asked.as_of_us,
+                "quantity": stock.text(one.right if counted else one.right - one.left), "reason": f"sync {header.sync_id}",
+                "system": header.system, "actor": header.actor, "expiry_us": book.expires_us.get(key.lot_id),
+            }
+        )  # fmt: skip
+    arguments = {"warehouse_id": header.warehouse_id, "movements": movements, "all_or_nothing": False}
+    result = await _command(backend, header, "stock.move", arguments, context)
+    return [(str(movement["key"]), answer.get("error")) for movement, answer in zip(movements, result.stock, strict=True)]
+
+
+# ---------------------------------------------------------------- differences
+
+
+async def explain(
+    backend: Backend, warehouse_id: str, differences: Sequence[Difference], from_us: int, until_us: int
+) -> dict[BookKey, list[tuple[inventory_pb2.Movement, Decimal]]]:
+    """Per difference the movements that touched its line in [from_us, until_us], newest first, with what they changed of it."""
+    wanted: dict[tuple[str, str], list[BookKey]] = {}
+    for one in differences:
+        wanted.setdefault((one.key.zone_id, one.key.lot_id), []).append(one.key)
+    legs = await backend.read(queries.legs_since, warehouse_id, {lot for _, lot in wanted}, from_us, until_us)
+    sums: dict[BookKey, dict[tuple[str, int], Decimal]] = {}
+    for ledger, number, leg in legs:
+        for key in wanted.get((leg.line.zone_id, leg.line.lot_id), ()):
+            for mine in stock.told_by(key, [leg]):
+                by_movement = sums.setdefault(key, {})
+                by_movement[ledger, number] = by_movement.get((ledger, number), stock.ZERO) + mine.quantity
+    named = {number for mine in sums.values() for number in list(mine)[:EXPLAINED]}
+    rows = await backend.read(queries.numbered, named)
+    messages = {number: stock_records.movement(row.body) for number, row in rows.items()}
+    return {
+        key: [(messages.get(number, inventory_pb2.Movement()), amount) for number, amount in mine.items()] for key, mine in sums.items()
+    }
+
+
+def difference(
+    one: Difference, units: Mapping[str, str], explained: Sequence[tuple[inventory_pb2.Movement, Decimal]]
+) -> inventory_pb2.BookDifference:
+    """A difference as a message."""
+    item_id = stock.item_of(one.key.lot_id)
+    return inventory_pb2.BookDifference(
+        kind=check.number(inventory_pb2.DifferenceKind, one.kind),
+        zone_id=one.key.zone_id,
+        item_id=item_id,
+        lot_number=stock_records.number_of(one.key.lot_id),
+        status=check.number(inventory_pb2.StockStatus, "" if one.key.status == ANY else one.key.status),
+        any_status=one.key.status == ANY,
+        left_quantity=stock.text(one.left),
+        right_quantity=stock.text(one.right),
+        difference=stock.text(one.right - one.left),
+        unit=units.get(item_id, ""),
+        explained_by=[movement for movement, _ in explained[:EXPLAINED]],
+        explained=stock.text(sum((amount for _, amount in explained), stock.ZERO)),
+        action=inventory_pb2.DIFFERENCE_ACTION_NONE,
+    )
+
+
+def count(summary: Any, differences: Iterable[Difference]) -> None:
+    """Count differences by kind into a summary."""
+    for one in differences:
+        name = {"QUANTITY": "quantity_differs", "ONLY_HERE": "only_here", "ONLY_THERE": "only_there"}[one.kind]
+        setattr(summary, name, getattr(summary, name) + 1)
+
+
+# ---------------------------------------------------------------- Reconcile
+
+
+async def reconcile(backend: Backend, request: inventory_pb2.ReconcileRequest) -> AsyncIterator[inventory_pb2.ReconcileResponse]:
+    """See InventoryService.Reconcile. The warehouse is there."""
+    now = now_us()
+    from_us = check.time_us(request, "explain_from_time")
+    left = await _book(backend, request.warehouse_id, request.left, "left", now)
+    right = await _book(backend, request.warehouse_id, request.right, "right", now)
+    equal, differences = stock.reconcile(left, right)
+    units = await backend.read(queries.units, {stock.item_of(one.key.lot_id) for one in differences})
+    explained = await explain(backend, request.warehouse_id, differences, now - DAY_US if from_us is None else from_us, now)
+    summary, digest = inventory_pb2.ReconcileSummary(equal=equal), hashlib.sha256()
+    count(summary, differences)
+    for one in differences:
+        item_id, number = stock.item_of(one.key.lot_id), stock_records.number_of(one.key.lot_id)
+        told_as = (one.key.zone_id, item_id, number, one.key.status, stock.text(one.left), stock.text(one.right))
+        digest.update(("\t".join(told_as) + "\n").encode())
+        yield inventory_pb2.ReconcileResponse(difference=difference(one, units, explained.get(one.key, [])))
+    summary.digest_sha256 = digest.hexdigest()
+    yield inventory_pb2.ReconcileResponse(summary=summary)
+
+
+async def _book(backend: Backend, warehouse_id: str, book: inventory_pb2.Book, name: str, now: int) -> dict[BookKey, Decimal]:
+    source = book.WhichOneof("source")
+    if source == "lines":
+        if len(book.lines.lines) > LINES_OF_BOOK_MAX:
+            rule = f"must have at most {LINES_OF_BOOK_MAX} entries"
+            raise InvalidArgument(rule, field=f"{name}.lines.lines", value=len(book.lines.lines))
+        read = await read_book(backend, warehouse_id, "", book.lines.lines)
+        if read.refused:
+            at, error = read.refused[0]
+            raise type(error)(error.rule, field=f"{name}.lines.lines[{at}].{error.field}", value=error.value)
+        return read.quantities
+    if source == "system":
+        if await backend.read(queries.book_sync, book.system, warehouse_id) is None:
+            raise NotFound("has told no book of this warehouse", field=f"{name}.system", value=book.system)
+        known = await backend.read(queries.book_lines, book.system, warehouse_id)
+        return {BookKey(zone, lot, status): amount for zone, lot, status, amount, _ in known}
+    as_of_us = stock_records.as_of_us(book.ledger, now) if source == "ledger" else None
+    ours = await backend.read(queries.book_of, warehouse_id, as_of_us)
+    return {BookKey(*key): sum(units.values(), stock.ZERO) for key, units in ours.items()}
