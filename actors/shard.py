@@ -49,6 +49,8 @@ TAKE_OVER_AGAIN_S = 0.5
 """Pause of a starting shard that finds no database."""
 SORT_S = 2.0
 """Pause of the sorting of history when there is nothing to sort."""
+BUSY_SHARE, BURST_S = 4, 300.0
+"""Sorting gives way where live readings take more than a fourth of the time, for so many seconds: then it must go on, or never ends."""
 
 ALERT_ACTIONS = ("acknowledge", "assign", "comment", "resolve")
 
@@ -100,6 +102,7 @@ class Shard:
         self._mail = threading.Event()
         self._since_snapshot = 0
         self._snapshotting = False
+        self._judged_s = 0.0  # so long the state was held for live readings
         self.last_event = 0
         context = ray.get_runtime_context()
         self.worker = f"{context.get_node_id()[:12]}:{os.getpid()}:{context.get_actor_id()}"
@@ -124,9 +127,11 @@ class Shard:
     def ingest(self, parts: list[Part], received_us: int) -> list[IngestReply]:
         """Take readings; returns when they are durable and judged. Raises Unavailable or StorageFull: send again."""
         with self._state:
+            started = time.monotonic()
             self._ready()
             statuses, moved = self._guarded(lambda: self.tags.ingest(parts, received_us))
             future = self._commit_moved(moved, received_us)
+            self._judged_s += time.monotonic() - started
         self._wait(future)
         self._snapshot_if_due()
         return [IngestReply(status, self.last_event) for status in statuses]
@@ -384,9 +389,10 @@ class Shard:
             self._step_down(error)
 
     def _sort(self) -> None:
-        """Keep the history sorted by tag: at most a quarter of one core's time, so that live readings go before."""
+        """Keep the history sorted by tag: at most a quarter of one core's time, and a sixteenth while live readings come in a burst."""
         sorting = compaction.Compactor(self.store, self.number, self.epoch, now_us, self.config.compaction)
         pause_s = SORT_S
+        looked, judged_s, busy_s = time.monotonic(), self._judged_s, 0.0
         while not self._stopping.wait(pause_s):
             started = time.monotonic()
             try:
@@ -396,7 +402,11 @@ class Shard:
             except Exception as error:
                 log.warning("shard %d: history is not sorted this time: %r", self.number, error)
                 worked = False
-            pause_s = 3 * (time.monotonic() - started) if worked else SORT_S
+            now = time.monotonic()
+            busy = self._judged_s - judged_s > (now - looked) / BUSY_SHARE
+            busy_s = busy_s + now - looked if busy else 0.0
+            looked, judged_s = now, self._judged_s
+            pause_s = (15 if busy and busy_s < BURST_S else 3) * (now - started) if worked else SORT_S
 
     # ---------------------------------------------------------------- clock, mail, heartbeat
 
@@ -428,8 +438,9 @@ class Shard:
                 self._stopping.wait(0.2)
 
     def _deliver(self) -> bool:
-        """Apply what waits in the mailbox, each message once. True where there may be more."""
+        """Apply what waits in the mailbox, each message once. True where there may be more to do now."""
         mail = self.reads.mail()
+        moved_on = False
         for letter in mail:
             assert letter.id is not None
             name, at_us = str(letter.body.get("command", "")), now_us()
@@ -438,15 +449,19 @@ class Shard:
                     with self._state:
                         self._ready()
                         moved = self._guarded(lambda name=name, body=letter.body, at_us=at_us: TAG_COMMANDS[name](self.tags, body, at_us))
-                        future = self._commit_moved(moved, at_us, [letter.id])
+                        again = name == "carrier.closed" and bool(moved.answer)
+                        future = self._commit_moved(moved, at_us, [] if again else [letter.id])
                     self._wait(future)
+                    moved_on |= moved.body is not None or not again
                 else:
                     with self._business:
                         handler = self._commands[name]
                         self._commit_decision(handler(letter.body, at_us), at_us, [letter.id])
+                    moved_on = True
             except (StorageFull, Unavailable):
                 raise
             except (DomainError, KeyError) as error:
                 log.error("shard %d: message %s was refused and is dropped: %s", self.number, json.dumps(letter.body), error)
                 self._commit_rows(PreparedCommit(shard=self.number, epoch=self.epoch, now_us=at_us, mailbox_done=[letter.id]))
-        return bool(mail)
+                moved_on = True
+        return moved_on

@@ -141,7 +141,9 @@ class ShipmentPopulation:
         decision = Decision(expect=[(Shipment, (row.shipment_id,), row.etag)], upserts=[row])
         row.state, row.closed_us, row.etag = "CANCELLED", cancelled_us, row.etag + 1
         row.attributes = {**row.attributes, "cancelled": {"by": actor, "reason": reason, "at_us": cancelled_us}}
-        return self._finish(decision, session, record, now_us, "shipment.cancelled", cancelled_us)
+        self._finish(decision, session, record, now_us, "shipment.cancelled", cancelled_us)
+        self._free_tags(decision, row, actor, now_us)
+        return decision
 
     def milestone(self, session: Session, arguments: Arguments, now_us: int) -> Decision:
         """shipment.milestone {shipment_id, milestone: {kind, at_us, stop_id, note, actor}, request_id} -> as create and {milestone}."""
@@ -178,6 +180,8 @@ class ShipmentPopulation:
         decision = Decision(expect=[(Shipment, (row.shipment_id,), row.etag)], inserts=[new], upserts=[row, *record.stops])
         row.etag += 1
         self._finish(decision, session, record, now_us, "shipment.milestone", at_us)
+        if kind == "DELIVERED":
+            self._free_tags(decision, row, new.recorded_by, now_us)
         decision.answer["milestone"] = carrier.record(new)
         return decision
 
@@ -305,6 +309,12 @@ class ShipmentPopulation:
             route=planned_route(row.route),
             handling_units=[unit["handling_unit_id"] for unit in row.attributes["handling_units"]],
         )
+
+    def _free_tags(self, decision: Decision, row: Shipment, actor: str, now_us: int) -> None:
+        """Tell every shard that the shipment has ended: what still rides on it rides on nothing from then on."""
+        name = shipment_carrier(row.shipment_id)
+        letter = {"command": "carrier.closed", "carrier": name, "until_us": row.closed_us, "ended_by": actor}
+        decision.post(self.shards, name, now_us, letter)
 
     def _finish(self, decision: Decision, session: Session, record: ShipmentRecord, now_us: int, kind: str, at_us: int) -> Decision:
         """What every change of a shipment entails: its plan, its lateness, its event and the answer."""

@@ -74,7 +74,12 @@ async def release(backend: Backend, carrier: str, request: Any, context: Context
 
 
 async def release_all(backend: Backend, carrier: str, until_us: int, actor: str, context: Context) -> None:
-    """End every open custody of a carrier that was closed. One that began after the end stays for a person to correct."""
+    """End every open custody of a carrier that was closed, before its caller is answered; one that began after the end stays as it is.
+
+    The tags' shards do the same by themselves soon (`carrier.closed`), whatever becomes of this door; in the future they alone do it.
+    """
+    if until_us > now_us():
+        return
     after: tuple[int, int] | None = None
     while rows := await backend.read(queries.custodies, carrier, after=after, limit=1000):
         for row in rows:

@@ -101,11 +101,14 @@ def start_waybill(
 ) -> Callable[..., Running]:
     """Start a whole Waybill on a new database of a kind, on any free port; whoever calls stops it. Further arguments are settings."""
     from cluster.boot import start
-    from cluster.settings import load
+    from cluster.settings import REPORT_KEY, load
+    from services.reports.seal import new_key
 
     def run(kind: str, **given: object) -> Running:
         namespace = f"waybill-{uuid.uuid4().hex[:8]}"
-        chosen = {"shards": 2, "port": 0, "spares": False, "data_dir": tmp_path_factory.mktemp("waybill-data"), "ray_namespace": namespace}
+        data_dir = tmp_path_factory.mktemp("waybill-data")
+        (data_dir / REPORT_KEY).write_bytes(new_key())  # so that it signs its reports
+        chosen = {"shards": 2, "port": 0, "spares": False, "data_dir": data_dir, "ray_namespace": namespace}
         if "database_url" not in given:
             chosen["database_url"] = new_database(kind)
         return start(load({}, **{**chosen, **given}))
@@ -120,4 +123,11 @@ def waybill(request: pytest.FixtureRequest, start_waybill: Callable[..., Running
     All tests of a database share it, so they give what they make ids of their own; tests that kill or reconfigure start their own.
     """
     with start_waybill(request.param, tick_s=0.3) as running:
+        yield running
+
+
+@pytest.fixture(scope="session", params=DATABASES)
+def mortal(request: pytest.FixtureRequest, start_waybill: Callable[..., Running]) -> Iterator[Running]:
+    """A running Waybill of two shards whose parts may be killed; each shard takes a snapshot after every thousand readings."""
+    with start_waybill(request.param, snapshot_readings=1_000, tick_s=0.5) as running:
         yield running

@@ -177,6 +177,23 @@ def release(tags: SensorTags, arguments: Arguments, now_us: int) -> Moved:
     return _change(tags, old, new, known, "released", by, now_us)
 
 
+def carrier_closed(tags: SensorTags, arguments: Arguments, now_us: int) -> Moved:
+    """A carrier was closed: the first of its custodies here that is still open ends at `until_us`; one that began later stays.
+
+    Answers whether the message is to come again: until none is open that began before, and not before that time.
+    """
+    name, until_us = str(arguments["carrier"]), int(arguments["until_us"])
+    custodies = tags.head.custodies
+    tag = next((tag for tag in custodies.on(name) if custodies[tag].from_us < until_us), None)
+    if tag is None or until_us > now_us:
+        return _moved(None, tag is not None)
+    custody_id = custodies[tag].custody_id
+    ending = {"tag_id": tags.ids[tag], "custody_id": custody_id, "until_us": until_us, "ended_by": arguments.get("ended_by")}
+    moved = release(tags, ending, now_us)
+    moved.answer = True
+    return moved
+
+
 def correct(tags: SensorTags, arguments: Arguments, now_us: int) -> Moved:
     """Give a custody other times, or retract it (`retract`): both carriers are judged again. A stale etag is refused.
 
@@ -459,6 +476,7 @@ _DECIDED = {
     "tag.release": release,
     "tag.correct_custody": correct,
     "plan.changed": plan_changed,
+    "carrier.closed": carrier_closed,
 }
 
 COMMANDS = {name: _sealed(decide) for name, decide in _DECIDED.items()}

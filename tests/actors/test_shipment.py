@@ -183,8 +183,10 @@ def test_delivered_shipment_is_judged_until_its_delivery(world: World) -> None:
     plan = world.plan("shipment/S1")
     assert (plan.state, plan.revision) == (CLOSED, 2)
     assert {windows[-1].until_us for windows in plan.limits.values()} == {START_US}
-    assert [(row.shard, row.body["command"], row.body["revision"]) for row in world.rows(Mailbox)] == [
-        (shard, "plan.changed", 2) for shard in range(SHARDS)
+    letters = [(row.shard, row.body["command"], row.body.get("revision"), row.body.get("until_us")) for row in world.rows(Mailbox)]
+    assert letters == [
+        *((shard, "plan.changed", 2, None) for shard in range(SHARDS)),
+        *((shard, "carrier.closed", None, START_US) for shard in range(SHARDS)),
     ]
 
 

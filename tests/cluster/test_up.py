@@ -21,7 +21,6 @@ from cluster import boot, database
 from cluster.processes import Recorded, read_record
 from cluster.settings import SettingsError, load
 from cluster.supervisor import Supervisor
-from tests.conftest import DATABASES
 
 if TYPE_CHECKING:
     from cluster.boot import Running
@@ -36,11 +35,10 @@ def wait_until(done: Callable[[], bool], what: str) -> None:
         time.sleep(0.1)
 
 
-@pytest.fixture(scope="module", params=DATABASES)
-def waybill(request: pytest.FixtureRequest, start_waybill: Callable[..., Running]) -> Iterator[Running]:
-    """A running Waybill of these tests' own: they kill its parts."""
-    with start_waybill(request.param) as running:
-        yield running
+@pytest.fixture(scope="module")
+def waybill(mortal: Running) -> Running:
+    """These tests kill its parts."""
+    return mortal
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +22,8 @@ BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
 
 
 @pytest.fixture(scope="module")
-def channel(start_waybill: Callable[..., Running]) -> Iterator[grpc.Channel]:
-    with start_waybill("sqlite") as running, grpc.insecure_channel(running.target) as made:
+def channel(waybill: Running) -> Iterator[grpc.Channel]:
+    with grpc.insecure_channel(waybill.target) as made:
         yield made
 
 

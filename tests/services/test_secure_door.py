@@ -6,8 +6,9 @@ import datetime
 import ipaddress
 import os
 import signal
+import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +21,14 @@ from cryptography.x509.oid import NameOID
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from cluster import boot
 from services.door import SERVICES
 from waybill.v1 import alert_pb2, alert_pb2_grpc, tag_pb2, tag_pb2_grpc, telemetry_pb2, telemetry_pb2_grpc
 
 if TYPE_CHECKING:
     from cluster.boot import Running
+
+pytestmark = pytest.mark.parametrize("waybill", ["sqlite"], indirect=True)
 
 
 class Authority:
@@ -73,12 +77,22 @@ def authorities(tmp_path_factory: pytest.TempPathFactory) -> tuple[Authority, Au
 
 
 @pytest.fixture(scope="module")
-def secure(start_waybill: Callable[..., Running], authorities: tuple[Authority, Authority]) -> Iterator[Running]:
-    """A Waybill with mutual TLS and reflection."""
+def secure(waybill: Running, authorities: tuple[Authority, Authority], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """One more door of the running Waybill, with mutual TLS and reflection."""
     ours, _ = authorities
     key, certificate = ours.give("server")
-    with start_waybill("sqlite", tls_cert=certificate, tls_key=key, tls_client_ca=ours.path, reflection=True) as running:
-        yield running
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    chosen = {"port": port, "tls_cert": certificate, "tls_key": key, "tls_client_ca": ours.path, "reflection": True}
+    chosen["data_dir"] = tmp_path_factory.mktemp("secure-door")
+    door = boot.Running(waybill.settings.model_copy(update=chosen), waybill.ray_address)
+    door.start_door(0)
+    try:
+        door.wait_until_serving()
+        yield door
+    finally:
+        door.doors[0].end(10)
 
 
 def channel_of(running: Running, root: Authority, client: Authority | None) -> grpc.Channel:
