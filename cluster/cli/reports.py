@@ -30,7 +30,8 @@ def shipment_report(
     """The release document: verdict, why, what is uncertain, and all that it rests on, signed.
 
     Journey, temperature with limits and excursions, exposure by limit, MKT, uncovered time, revisions, decisions with who and why, the
-    versions of rules and software, a digest over the data. It is signed with this system's key (`waybill keys make`); `waybill report verify FILE` checks it.
+    versions of rules and software, and a digest over the data. It is signed with this system's key (`waybill keys make`);
+    `waybill report verify FILE` checks it.
 
     Examples:
 

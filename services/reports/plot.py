@@ -190,7 +190,7 @@ def _limits(frame: Frame, limits: Sequence[Threshold]) -> Iterable[Shape]:
 
 
 def _stages(frame: Frame, stages: Sequence[tuple[int, str]]) -> Iterable[Shape]:
-    ends = [from_us for from_us, _ in stages[1:]] + [frame.until_us]
+    ends = [*(from_us for from_us, _ in stages[1:]), frame.until_us][: len(stages)]
     for k, ((from_us, name), until_us) in enumerate(zip(stages, ends, strict=True)):
         left, right = frame.x(from_us), frame.x(until_us)
         if right - left < 1:

@@ -73,6 +73,8 @@ def opened(document: bytes) -> Seal:
         raise NotSealed("what stands in the place of its seal is none: it is damaged") from None
     if form != FORMAT or algorithm not in ("", ALGORITHM):
         raise NotSealed(f"its seal is of a form that this version does not know: {form} {algorithm}")
+    if _written(report, said, algorithm, public, signature) != packed:  # base64 and JSON have many forms of one value; a seal has one
+        raise NotSealed("what stands in the place of its seal is not written as a seal is: it was changed")
     blank = before + BEGIN + b"0" * len(packed) + END + after
     intact = hashlib.sha256(blank).hexdigest() == said
     if not algorithm:
@@ -91,13 +93,20 @@ def _signed(report: bytes, document_sha256: str) -> bytes:
 
 def _packed(report: bytes, document_sha256: str, key: Ed25519PrivateKey | None) -> bytes:
     """The seal's bytes; their number does not depend on the digest."""
+    if key is None:
+        return _written(report, document_sha256, "", b"", b"")
+    return _written(report, document_sha256, ALGORITHM, public_bytes(key.public_key()), key.sign(_signed(report, document_sha256)))
+
+
+def _written(report: bytes, document_sha256: str, algorithm: str, public: bytes, signature: bytes) -> bytes:
+    """The one way to write these values down."""
     told = {
         "format": FORMAT,
         "report": base64.b64encode(report).decode(),
         "document_sha256": document_sha256,
-        "algorithm": ALGORITHM if key else "",
-        "public_key": base64.b64encode(public_bytes(key.public_key())).decode() if key else "",
-        "signature": base64.b64encode(key.sign(_signed(report, document_sha256))).decode() if key else "",
+        "algorithm": algorithm,
+        "public_key": base64.b64encode(public).decode(),
+        "signature": base64.b64encode(signature).decode(),
     }
     return base64.b64encode(json.dumps(told, separators=(",", ":")).encode())
 
