@@ -28,6 +28,7 @@ from actors.rules.readings import NO_SEQUENCE, Batch
 from waybill.v1 import (
     alert_pb2,
     alert_pb2_grpc,
+    inventory_pb2_grpc,
     item_pb2_grpc,
     profile_pb2_grpc,
     report_pb2_grpc,
@@ -160,6 +161,7 @@ class Client:
         self.tags = tag_pb2_grpc.TagServiceStub(self.channel)
         self.profiles = profile_pb2_grpc.ProfileServiceStub(self.channel)
         self.items = item_pb2_grpc.ItemServiceStub(self.channel)
+        self.inventory = inventory_pb2_grpc.InventoryServiceStub(self.channel)
         self.reports = report_pb2_grpc.ReportServiceStub(self.channel)
         self.alerts = alert_pb2_grpc.AlertServiceStub(self.channel)
 

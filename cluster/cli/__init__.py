@@ -7,7 +7,7 @@ import sys
 import typer
 from rich.markup import escape
 
-from cluster.cli import alerts, erp, feeding, outbox, shipments, system, tags
+from cluster.cli import alerts, erp, feeding, holds, outbox, shipments, stock, system, tags
 from cluster.cli.common import Failed, err, show_problem
 from cluster.client import Problem
 from cluster.processes import StartError
@@ -31,6 +31,9 @@ app.command("alerts")(alerts.alerts)
 app.add_typer(alerts.app, name="alert")
 app.add_typer(tags.app, name="tag")
 app.command("profiles")(tags.profiles)
+app.add_typer(stock.app, name="stock")
+app.command("lots")(stock.lots)
+app.add_typer(holds.app, name="holds")
 app.add_typer(erp.app, name="erp")
 app.add_typer(outbox.app, name="outbox")
 

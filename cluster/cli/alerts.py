@@ -18,7 +18,7 @@ from waybill.v1 import alert_pb2, common_pb2
 app = typer.Typer(no_args_is_help=True, help="One alert: show, acknowledge, assign, comment, resolve.")
 
 SEVERITY_STYLE = {common_pb2.SEVERITY_INFO: "cyan", common_pb2.SEVERITY_WARNING: "yellow", common_pb2.SEVERITY_CRITICAL: "bold red"}
-KINDS = ("goods", "sensor", "silence", "lateness", "geofence")
+KINDS = ("goods", "sensor", "silence", "lateness", "geofence", "outbox")
 STATES = ("open", "acknowledged", "resolved", "withdrawn")
 
 AlertId = Annotated[str, typer.Argument(help="The alert's id, as `waybill alerts` shows it.")]
@@ -77,7 +77,7 @@ def alerts(
     client: Client,
     watch: Annotated[bool, typer.Option("--watch", help="Stay, and print changes as they happen. Ctrl-C ends it.")] = False,
     after: Annotated[int | None, typer.Option(help="With --watch: begin behind this event number; 0: from the first.", min=0)] = None,
-    kind: Annotated[list[str] | None, typer.Option(help="goods, sensor, silence, lateness, geofence; several allowed.")] = None,
+    kind: Annotated[list[str] | None, typer.Option(help="goods, sensor, silence, lateness, geofence, outbox; several allowed.")] = None,
     state: Annotated[list[str] | None, typer.Option(help="open, acknowledged, resolved, withdrawn; several allowed.")] = None,
     severity: Annotated[str, typer.Option(help="info, warning or critical: this or worse.")] = "",
     shipment: Annotated[str, typer.Option(help="Only this shipment's.")] = "",

@@ -134,8 +134,8 @@ def test_lines_of_a_batch_are_answered_one_by_one(door: Stock) -> None:
     ({"key": ""}, Refusal(INVALID, "INVALID_ARGUMENT", "movement.key")),
 ])  # fmt: skip
 def test_bad_movements_are_refused_by_field(door: Stock, more: dict[str, Any], refusal: Refusal) -> None:
-    quantity = more.pop("quantity", "1")
-    assert door.refusal("RECEIVE", quantity, **more) == refusal
+    facts = {"quantity": "1", **more}
+    assert door.refusal("RECEIVE", facts.pop("quantity"), **facts) == refusal
 
 
 def test_an_excursion_of_a_shipment_holds_its_lots_and_a_person_decides(door: Stock) -> None:
