@@ -79,4 +79,12 @@ CASES: dict[str, Case] = {
         "Tags on shipments with three limits and a geofence, each with three readings; RSS of doors, committer, shards and Ray together.",
         3000,
     ),
+    "replay": Case(
+        "Replay of an archive from Parquet",
+        "bench.replay",
+        "replay",
+        "Journeys of 1,000 minutes, 10 tags a shipment: quality tests, three limits, MKT, a geofence; what is recorded is compared with what "
+        "the rules give. Peers judge the same readings from Parquet on a prefix of the first part, and agree event for event.",
+        1800,
+    ),
 }
