@@ -36,7 +36,7 @@ demo: $(READY)
 
 test: $(READY)
 	@echo "running the tests on SQLite and on a PostgreSQL of their own (some minutes)"
-	@$(BIN)/python -m pytest -m "not long"
+	@$(BIN)/python -m tests
 
 # Kills, freezes and breaks the parts of a running system while a fleet streams. The long form takes SEED, DURATION (seconds on each
 # database), READINGS (go on until so many are acknowledged), and leaves build/faults-sqlite.json and build/faults-postgresql.json behind.
