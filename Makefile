@@ -14,6 +14,7 @@ READINGS ?= 0
 SEED ?= 1
 
 export RAY_USAGE_STATS_ENABLED := 0
+unexport PYTHONDONTWRITEBYTECODE  # many processes are started: they find their modules compiled
 
 # The first Python on PATH that is of the right age and can make a virtual environment.
 FITS := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))

@@ -29,7 +29,7 @@ def total(closings: list[str], seconds: float) -> str:
     counts: dict[str, int] = {}
     for number, word in (found for closing in closings for found in COUNT.findall(closing)):
         counts[word] = counts.get(word, 0) + int(number)
-    order = sorted(counts, key=lambda word: (word == "passed", word in ("skipped", "deselected")))
+    order = sorted(counts, key=lambda word: (word in ("skipped", "deselected"), word == "passed"))
     told = ", ".join(f"{counts[word]} {word}" for word in order) or "nothing was run"
     return f"{told} in {int(seconds // 60)} min {int(seconds % 60)} s"
 
