@@ -28,7 +28,7 @@ from actors.catalog import CatalogPopulation
 from actors.decision import Decision
 from actors.directory import now_us, shard_name
 from actors.inventory import InventoryPopulation
-from actors.journal import compaction, fence, quarantine, snapshot
+from actors.journal import allocator, compaction, fence, quarantine, snapshot
 from actors.journal.database import reachable
 from actors.journal.prepared import AlertAction, CommitResult, JournalEntry, PreparedCommit
 from actors.journal.queries_tags import TagReads
@@ -92,6 +92,7 @@ class Shard:
     """See the module. All public methods can be called from any Ray driver; see `actors.directory` for handles."""
 
     def __init__(self, number: int, config: ShardConfig) -> None:
+        allocator.give_back_regularly()
         self.number = number
         self.config = config
         self._state = threading.RLock()  # one call at a time sees and moves the tags

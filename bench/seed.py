@@ -1,6 +1,6 @@
 """Tags put on shipments in bulk, while no Waybill runs: the state that as many assignments would have left, as rows and snapshots.
 
-A million `AssignTag` calls would take longer than everything that is measured. The state is made by the code that replays assignments.
+A million `AssignTag` calls would take longer than everything that is measured. The state is made by what makes an assignment's effect.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from actors.journal import rows, snapshot
 from actors.journal.database import reader, writer
 from actors.journal.tables import Custody, ShardOwner, Tag
 from actors.rules import readings
+from actors.rules.plan import Plan
 from actors.sensor_tag import SensorTags
-from actors.tags.changes import Changes
-from actors.tags.commands import apply
+from actors.tags.custodies import OpenCustody
 from bench.workload import Workload
 
 ROWS_AT_ONCE = 20_000
@@ -82,16 +82,13 @@ def _state(
     """The tags of a shard, their custody ids and the snapshot of the shard's state."""
     readings.warm_up()
     state = SensorTags(shard, ring_bytes, NOTHING)
-    mine, custody_ids = [], []
-    for tag in range(first, until):
-        name, carrier = f"bench-{tag:07d}", carrier_of(work, tag)
-        if shard_of(name, shards) != shard:
-            continue
-        body = {
-            "command": "assign", "tag_id": name, "custody_id": state.next_id(), "carrier": carrier, "handling_unit": "",
-            "from_us": work.start_us, "until_us": None, "prior_us": {}, "plan": plans[carrier],
-        }  # fmt: skip
-        apply(state, body, Changes())
-        mine.append(tag)
-        custody_ids.append(body["custody_id"])
+    mine = [tag for tag in range(first, until) if shard_of(f"bench-{tag:07d}", shards) == shard]
+    state.add(f"bench-{tag:07d}" for tag in mine)
+    custody_ids = [state.next_id() for _ in mine]
+    riding: dict[str, list[OpenCustody]] = {}
+    for at, tag in enumerate(mine):
+        carrier = carrier_of(work, tag)
+        riding.setdefault(carrier, []).append(OpenCustody(custody_ids[at], at, carrier, "", work.start_us, {}))
+    for carrier, custodies in riding.items():
+        state.head.bind_all(custodies, state.head.rulebook.put(Plan.from_data(plans[carrier])))
     return mine, custody_ids, state.dump()

@@ -32,7 +32,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from actors.directory import Directory
-from actors.journal import database
+from actors.journal import allocator, database
 from services import rows, tag_ids
 from services.alerts import Alerts
 from services.backend import Backend
@@ -241,6 +241,7 @@ async def serve(config: Config) -> None:
     ray.init(address=config.ray_address, namespace=config.ray_namespace, log_to_driver=False, configure_logging=False)
     rows.warm_up()
     tag_ids.warm_up()
+    allocator.give_back_regularly()
     directory = Directory.connect(config.ray_namespace)
     door = Door(config, directory, Backend(directory, database.reader(config.database_url, connections=8)))
     asked = asyncio.Event()

@@ -87,19 +87,22 @@ class Head:
 
     def bind(self, custody: OpenCustody, carrier: Carrier) -> None:
         """The tag rides on `carrier` from now on: fresh tracks and visits that have seen nothing."""
-        tag = custody.tag
-        self.note_remade([tag])
-        self.custodies.put(custody)
-        row = self.tags[tag]
-        row["shape"] = carrier.shape
-        self.checkpoints.drop(tag)
-        self.records.drop(tag)
-        tags = np.array([tag], np.int32)
+        self.bind_all([custody], carrier)
+
+    def bind_all(self, custodies: list[OpenCustody], carrier: Carrier) -> None:
+        """`bind` for many tags."""
+        tags = np.array([custody.tag for custody in custodies], np.int32)
+        self.note_remade(tags.tolist())
+        for custody in custodies:
+            self.checkpoints.drop(custody.tag)
+            self.records.drop(custody.tag)
+            self.custodies.put(custody)
+        self.tags["shape"][tags] = carrier.shape
         rows = self.rows(tags)
-        self.refresh(tags, rows, np.zeros(1, np.int64))
+        self.refresh(tags, rows, np.arange(len(tags)))
         self.keep(tags, rows)
         mkt = any(spec.mode == exposure.MKT for spec in carrier.tracks)
-        row["special"] = (row["special"] & SPECIAL_QUALITY) | (SPECIAL_MKT if mkt else 0)
+        self.tags["special"][tags] = (self.tags["special"][tags] & SPECIAL_QUALITY) | (SPECIAL_MKT if mkt else 0)
 
     def note_remade(self, tags: Iterable[int]) -> None:
         """Copies of these tags' rows that were taken before are of no use."""
