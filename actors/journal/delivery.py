@@ -54,7 +54,7 @@ def waiting(engine: Engine, destination: str, limit: int) -> list[Outbox]:
     wanted = select(OUTBOX).where((OUTBOX.c.destination == destination) & (OUTBOX.c.state == PENDING))
     with engine.connect() as connection:
         found = connection.execute(wanted.order_by(OUTBOX.c.sequence).limit(limit)).mappings()
-        return [rows.record(Outbox, dict(row)) for row in found]
+        return [Outbox(**row) for row in found]
 
 
 @reachable()
@@ -86,7 +86,7 @@ def messages(engine: Engine, *, destination: str = "", states: Sequence[str] = (
     if states:
         wanted = wanted.where(OUTBOX.c.state.in_(states))
     with engine.connect() as connection:
-        return [rows.record(Outbox, dict(row)) for row in connection.execute(wanted).mappings()]
+        return [Outbox(**row) for row in connection.execute(wanted).mappings()]
 
 
 @reachable()
@@ -94,7 +94,7 @@ def message(engine: Engine, number: int) -> Outbox | None:
     """One message by its id."""
     with engine.connect() as connection:
         found = connection.execute(select(OUTBOX).where(OUTBOX.c.id == number)).mappings().first()
-        return None if found is None else rows.record(Outbox, dict(found))
+        return None if found is None else Outbox(**found)
 
 
 @reachable()
@@ -105,7 +105,7 @@ def delivered(engine: Engine, destination: str, kind: str, limit: int, before: i
         wanted = wanted.where(OUTBOX.c.sequence < before)
     with engine.connect() as connection:
         found = connection.execute(wanted.order_by(OUTBOX.c.sequence.desc()).limit(limit)).mappings()
-        return [rows.record(Outbox, dict(row)) for row in found]
+        return [Outbox(**row) for row in found]
 
 
 def settle(connection: Connection, destination: str, settled: Sequence[Settled], now_us: int) -> list[Condition]:

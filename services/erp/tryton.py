@@ -167,11 +167,17 @@ class Tryton:
         return self._watched
 
     def _let_go(self, product: int, lot: int | None, place: int) -> None:
-        """Take back what is assigned of goods that must not be picked any more: their documents wait again."""
+        """Take back what is assigned of goods that must not be picked any more: its shipment waits for other goods, or for these."""
         wanted = [["product", "=", product], ["lot", "=", lot], ["from_location", "=", place], ["state", "=", "assigned"]]
-        assigned = self._rpc.call("model.stock.move.search", wanted)
-        if assigned:
-            self._rpc.call("model.stock.move.draft", assigned)
+        for row in self._rpc.call("model.stock.move.search_read", wanted, 0, None, None, ["shipment"]):
+            model, _, shipment = (row["shipment"] or "").partition(",")
+            try:
+                if model:
+                    self._rpc.call(f"model.{model}.wait", [int(shipment)])
+                else:
+                    self._rpc.call("model.stock.move.draft", [row["id"]])
+            except Refused as error:  # packed already: from here on people must stop it
+                log.warning("goods on hold stay assigned in Tryton: %s", error)
 
     def _put_aside(self, item_id: str, lot_number: str, place: str, more: Decimal) -> None:
         places = self._places()

@@ -1,0 +1,202 @@
+"""People at work on both sides, by chance from a seed: what they do must end up in both books, whatever dies meanwhile."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+from services.erp.jsonrpc import TrytonRpc
+from services.erp.waybill import Access, ApiRefused, Waybill
+from services.outside import Away, OutsideError
+from tests.erp.tryton_server import PASSWORD
+from waybill.v1 import inventory_pb2
+
+KINDS = inventory_pb2.MovementKind
+
+
+class Clerk:
+    """Works in Tryton: receives, moves, ships, corrects, edits drafts, cancels what is done, and deletes what is cancelled."""
+
+    def __init__(self, url: str, seed: int) -> None:
+        self._rpc = TrytonRpc(url, "clerk", lambda: PASSWORD, read_s=15)
+        self._chance = random.Random(seed)
+        self.did: Counter[str] = Counter()
+        self._look()
+
+    def _look(self) -> None:
+        rows = self.patient("model.stock.location.search_read", [], 0, None, None, ["code", "type"])
+        self.rooms = [row["id"] for row in rows if (row["code"] or "").startswith("COLD-")]
+        self.kinds = {row["type"]: row["id"] for row in reversed(rows)}
+        lots = self.patient("model.stock.lot.search_read", [], 0, None, [["id", "ASC"]], ["number", "product", "product.default_uom"])
+        self.lots = [(row["id"], row["product"], row["product."]["default_uom"]) for row in lots]
+        self._party = self.patient("model.party.party.search_read", [["code", "=", "CUSTOMER"]], 0, 1, None, ["addresses"])[0]
+        self._company = self.patient("model.company.company.search_read", [], 0, 1, None, ["currency"])[0]
+        self._busy = self.lots[: max(4, len(self.lots) // 20)]
+        """Lots that both sides work on all the time."""
+
+    def patient(self, method: str, *arguments: Any) -> Any:
+        """A call by a person who tries again until Tryton is back."""
+        until = time.monotonic() + 60
+        while True:
+            try:
+                return self._rpc.call(method, *arguments)
+            except Away:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.2)
+
+    def act(self) -> None:
+        """One thing that a person does. What Tryton refuses (not there to be taken) is let be."""
+        deeds = (self.receive, self.move, self.ship, self.correct, self.edit, self.cancel, self.delete)
+        deed: Callable[[], None] = self._chance.choice(deeds)
+        try:
+            deed()
+            self.did[deed.__name__] += 1
+        except OutsideError as error:
+            if isinstance(error, Away):
+                raise
+            self.did["refused"] += 1
+
+    def _lot(self) -> tuple[int, int, int]:
+        return self._chance.choice(self._busy if self._chance.random() < 0.6 else self.lots)
+
+    def _what(self) -> dict[str, Any]:
+        lot, product, unit = self._lot()
+        quantity = float(self._chance.randrange(1, 6))
+        return {"lot": lot, "product": product, "unit": unit, "quantity": quantity, "company": self._company["id"]}
+
+    def _price(self) -> dict[str, Any]:
+        return {"unit_price": Decimal(1), "currency": self._company["currency"]}
+
+    def receive(self) -> None:
+        move = {**self._what(), **self._price(), "from_location": self.kinds["supplier"], "to_location": self._chance.choice(self.rooms)}
+        made = self.patient("model.stock.move.create", [move])
+        self.patient("model.stock.move.do", made)
+
+    def edit(self) -> None:
+        """A draft, changed before it is done."""
+        move = {**self._what(), **self._price(), "from_location": self.kinds["supplier"], "to_location": self._chance.choice(self.rooms)}
+        made = self.patient("model.stock.move.create", [move])
+        self.patient("model.stock.move.write", made, {"quantity": move["quantity"] + 1, "to_location": self._chance.choice(self.rooms)})
+        self.patient("model.stock.move.do", made)
+
+    def _internal(self, from_place: int, to_place: int) -> None:
+        ends = {"from_location": from_place, "to_location": to_place, "company": self._company["id"]}
+        made = self.patient("model.stock.shipment.internal.create", [{**ends, "moves": [["create", [{**self._what(), **ends}]]]}])
+        for step in ("wait", "assign_try"):
+            self.patient(f"model.stock.shipment.internal.{step}", made)
+        self.patient("model.stock.shipment.internal.do", made)  # refused where there is not enough, or it is on hold
+
+    def move(self) -> None:
+        from_room, to_room = self._chance.sample(self.rooms, 2)
+        self._internal(from_room, to_room)
+
+    def correct(self) -> None:
+        room = self._chance.choice(self.rooms)
+        if self._chance.random() < 0.5:
+            self._internal(room, self.kinds["lost_found"])
+        else:
+            move = {**self._what(), "from_location": self.kinds["lost_found"], "to_location": room}
+            made = self.patient("model.stock.move.create", [move])
+            self.patient("model.stock.move.do", made)
+
+    def ship(self) -> None:
+        room = self._chance.choice(self.rooms)
+        move = {**self._what(), **self._price(), "from_location": room, "to_location": self.kinds["customer"]}
+        warehouse = self._warehouse(room)
+        document = {
+            "customer": self._party["id"], "delivery_address": self._party["addresses"][0], "company": self._company["id"],
+            "warehouse": warehouse, "warehouse_storage": room, "warehouse_output": room, "moves": [["create", [move]]],
+        }  # fmt: skip
+        made = self.patient("model.stock.shipment.out.create", [document])
+        for step in ("wait", "assign_try", "pack", "do"):
+            self.patient(f"model.stock.shipment.out.{step}", made)
+
+    def _warehouse(self, place: int) -> int:
+        while True:
+            row = self.patient("model.stock.location.read", [place], ["parent", "type"])[0]
+            if row["type"] == "warehouse":
+                return int(place)
+            place = row["parent"]
+
+    def _some(self, state: str) -> list[int]:
+        newest: list[int] = self.patient("model.stock.move.search", [["state", "=", state]], 0, 60, [["id", "DESC"]])
+        return [self._chance.choice(newest)] if newest else []
+
+    def cancel(self) -> None:
+        """A move that was done is taken back: it may be Waybill's own."""
+        wanted = [["state", "=", "done"], ["from_location", "not in", self._asides()], ["to_location", "not in", self._asides()]]
+        newest = self.patient("model.stock.move.search", wanted, 0, 60, [["id", "DESC"]])
+        if newest:
+            self.patient("model.stock.move.cancel", [self._chance.choice(newest)])
+
+    def delete(self) -> None:
+        """Cancelled and deleted at once, so that only its absence tells."""
+        wanted = [["state", "=", "done"], ["shipment", "=", None]]
+        newest = self.patient("model.stock.move.search", wanted, 0, 40, [["id", "DESC"]])
+        if newest:
+            chosen = [self._chance.choice(newest)]
+            self.patient("model.stock.move.cancel", chosen)
+            self.patient("model.stock.move.delete", chosen)
+
+    def _asides(self) -> list[int]:
+        return self.patient("model.stock.location.search", [["code", "like", "WB-HOLD-%"]])  # type: ignore[no-any-return]
+
+
+class Storeman:
+    """Works in Waybill."""
+
+    def __init__(self, target: str, seed: int, zones: dict[str, list[str]], lots: list[tuple[str, str]]) -> None:
+        """`zones`: those of each warehouse; `lots`: (item, lot number), busy ones first."""
+        self._waybill = Waybill(Access(target))
+        self._chance = random.Random(seed)
+        self._zones, self._lots, self._busy = zones, lots, lots[: max(4, len(lots) // 20)]
+        self._numbers = itertools.count()
+        self._name = f"p{seed}"
+        self.did: Counter[str] = Counter()
+
+    def act(self) -> bool:
+        """One movement; whether it was recorded (a refusal, for there is not so much, is let be)."""
+        warehouse = self._chance.choice(sorted(self._zones))
+        item, lot = self._chance.choice(self._busy if self._chance.random() < 0.6 else self._lots)
+        zone = self._chance.choice(self._zones[warehouse])
+        kinds = ["RECEIVE", "SHIP", "ADJUST", "COUNT", "HOLD", "RELEASE", "SCRAP", "RESERVE"]
+        kind = self._chance.choice(kinds + ["PUT_AWAY"] * (2 * (len(self._zones[warehouse]) > 1)))
+        quantity = str(self._chance.randrange(1, 6))
+        movement = inventory_pb2.Movement(
+            warehouse_id=warehouse, key=f"{self._name}-{next(self._numbers)}", kind=KINDS.Value(f"MOVEMENT_KIND_{kind}"), item_id=item,
+            lot_number=lot, quantity=quantity, zone_id=zone, actor="storeman",
+        )  # fmt: skip
+        if kind in ("SHIP", "SCRAP"):
+            movement.status = inventory_pb2.STOCK_STATUS_FREE
+        if kind in ("ADJUST", "SCRAP"):
+            movement.reason = "found so"
+        if kind == "ADJUST" and self._chance.random() < 0.5:
+            movement.quantity = f"-{quantity}"
+        if kind == "PUT_AWAY":
+            movement.to_zone_id = self._chance.choice([other for other in self._zones[warehouse] if other != zone])
+        if kind == "COUNT":
+            there = self._there(warehouse, zone, item, lot)
+            movement.quantity = format(max(there + self._chance.randrange(-2, 3), Decimal(0)), "f")
+        try:
+            self._waybill.call(self._waybill.inventory.RecordMovement, inventory_pb2.RecordMovementRequest(movement=movement))
+        except ApiRefused as refused:
+            if refused.reason not in ("FAILED_PRECONDITION", "NOT_FOUND"):
+                raise
+            self.did["refused"] += 1
+            return False
+        self.did[kind] += 1
+        return True
+
+    def _there(self, warehouse: str, zone: str, item: str, lot: str) -> Decimal:
+        request = inventory_pb2.ListStockRequest(warehouse_id=warehouse, zone_id=zone, item_id=item, lot_number=lot)
+        lines = self._waybill.call(self._waybill.inventory.ListStock, request).lines
+        return sum((Decimal(line.quantity) for line in lines if line.status == inventory_pb2.STOCK_STATUS_FREE), Decimal(0))
+
+    def close(self) -> None:
+        self._waybill.close()
