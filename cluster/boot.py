@@ -31,10 +31,14 @@ from cluster import database, ray_node
 from cluster.outside import outside_config, talks_outside
 from cluster.processes import Recorded, StartError, read_record, spawn, tell, write_record
 from cluster.settings import LOOPBACK, Settings, SettingsError
+from services.replay import NAME as REPLAYS
 
 log = logging.getLogger("waybill.boot")
 
 POLL_S = 0.05
+
+REPLAY_OPENER = "cluster.replay.runner:open_replays"
+"""What a door has run in a worker when the first replay is asked for."""
 SPARE_READY = "spare door ready, process"
 """What a spare door (services.door) prints when it may be called, with its pid; not imported, to start faster."""
 
@@ -151,10 +155,12 @@ class Running:
             door.end(patience, first=signal.SIGTERM if ray_serves else signal.SIGKILL)
         self.doors = {}
         if self.spare is not None:
-            self.spare.end(patience)
+            self.spare.end(0, first=signal.SIGKILL)  # it holds nothing
         self.spare = None
         for number in self.shards if ray_serves else ():
-            _end_shard(self.settings, number)
+            _end_actor(self.settings, shard_name(number))
+        if ray_serves and self.shards and not self.settings.ray_address:
+            _end_actor(self.settings, REPLAYS)
         self.shards = {}
         if self.owns_ray:
             ray_node.disconnect(self.heads, self.helpers, patience)
@@ -232,6 +238,8 @@ def door_config(settings: Settings, ray_address: str) -> dict[str, Any]:
         "reflection": settings.reflection,
         "auto_register": settings.auto_register,
         "report_key": _absolute(settings.signing_key),
+        "archive": settings.archive_location,
+        "replay_opener": REPLAY_OPENER,
         "gather_ms": settings.gather_ms,
         "in_flight_bytes": settings.in_flight_bytes,
         "log_level": settings.log_level,
@@ -289,6 +297,7 @@ def _shard_config(running: Running) -> ShardConfig:
         tick_s=settings.tick_s,
         heartbeat_s=settings.heartbeat_s,
         auto_register=settings.auto_register,
+        silence_floor_s=settings.silence_floor_s,
     )
 
 
@@ -302,12 +311,12 @@ def _wait_for_shards(settings: Settings, shards: list[Any]) -> None:
         raise StartError(f"a shard did not start: {error}") from error
 
 
-def _end_shard(settings: Settings, number: int) -> None:
-    """Kill a shard's actor for good. It needs no last word: what it acknowledged is in the database."""
+def _end_actor(settings: Settings, name: str) -> None:
+    """Kill an actor for good. It needs no last word: what it acknowledged is in the database."""
     try:
-        ray.kill(ray.get_actor(shard_name(number), namespace=settings.ray_namespace), no_restart=True)
+        ray.kill(ray.get_actor(name, namespace=settings.ray_namespace), no_restart=True)
     except (ray.exceptions.RayError, ValueError) as error:
-        log.debug("shard %d was gone already: %s", number, error)
+        log.debug("%s was gone already: %s", name, error)
 
 
 def _wait(done: Callable[[], bool], what: str, log_file: Path, timeout_s: float, processes: list[Recorded]) -> None:

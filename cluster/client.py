@@ -250,15 +250,24 @@ class Client:
         open_call: Any = self.channel.stream_stream(INGEST, request_serializer=None, response_deserializer=parse)
         source, more = iter(messages), True
         waiting: deque[tuple[Outgoing, bytes]] = deque()
+        refused: list[tuple[Outgoing, bytes]] = []  # to be sent again, all of them after one pause
         waits, until = _waits(), time.monotonic() + patience_s
         while True:  # one turn is one stream
             outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+            waiting.extend(refused)
+            refused, pause_s = [], 0.0
             for _, data in waiting:
                 outbox.put(data)
             call: Any = open_call(iter(outbox.get, None))
             try:
                 while True:
-                    while more and len(waiting) < window:
+                    if refused and not waiting:
+                        time.sleep(pause_s)
+                        waiting.extend(refused)
+                        for _, data in refused:
+                            outbox.put(data)
+                        refused, pause_s = [], 0.0
+                    while more and not refused and len(waiting) < window:
                         message = next(source, None)
                         if message is None:
                             more = False
@@ -277,9 +286,8 @@ class Client:
                     code = next((status for status in grpc.StatusCode if status.value[0] == answer.error.code), grpc.StatusCode.UNKNOWN)
                     if code not in RETRIED or time.monotonic() > until:
                         raise _problem(code.name, answer.error.message, answer.error)
-                    time.sleep(max(next(waits), retry_after_s(answer.error)))
-                    waiting.append((message, data))
-                    outbox.put(data)
+                    pause_s = max(pause_s or next(waits), retry_after_s(answer.error))
+                    refused.append((message, data))
             except StopIteration:
                 pass  # the server ended the stream with messages unanswered: it is going down
             except grpc.RpcError as error:

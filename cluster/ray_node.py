@@ -128,9 +128,10 @@ def _descendants(*, recursive: bool) -> list[Recorded]:
 
 def disconnect(heads: Sequence[Recorded], others: Sequence[Recorded], timeout_s: float) -> None:
     """Leave Ray; what this process started of it ends. A Ray that is broken is ended first: leaving it would wait for its dead parts."""
-    if not all(head.alive() for head in heads):
-        for head in heads:
-            head.end(0, first=signal.SIGKILL)
+    broken = not all(head.alive() for head in heads)
+    if broken:
+        for process in (*heads, *others):
+            process.end(0, first=signal.SIGKILL)
     ray.shutdown()
     for process in (*heads, *others):
         process.end(timeout_s)

@@ -18,6 +18,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
 
 START_S = 30.0
@@ -26,8 +27,10 @@ START_S = 30.0
 class PostgreSQL:
     """One server. `start` after `kill` goes on with the same data on the same port."""
 
-    def __init__(self, folder: Path) -> None:
-        """Make a new cluster in `folder`, which must be empty; the server is not yet started."""
+    def __init__(self, folder: Path, network: tuple[str, str] | None = None) -> None:
+        """Make a new cluster in `folder`, which must be empty; the server is not yet started. `network`: an address of this machine to
+        listen on beside the loopback, and who may come there."""
+        self.host = network[0] if network else "127.0.0.1"
         self.folder = folder
         self.data = folder / "data"
         package = _package()
@@ -57,10 +60,29 @@ class PostgreSQL:
         if made.returncode:
             raise RuntimeError(f"initdb failed: {made.stderr}")
 
+        if network is not None:
+            with open(self.data / "pg_hba.conf", "a") as rules:
+                rules.write(f"host all all {network[1]} trust\n")
+
+    def pids(self) -> list[int]:
+        """The server's processes, the postmaster first; none while it is down."""
+        if self._process is None or self._process.poll() is not None:
+            return []
+        server = psutil.Process(self._process.pid)
+        return [server.pid, *(child.pid for child in server.children(recursive=True))]
+
     def start(self) -> None:
         """Start the server and wait until it answers."""
         options = {"max_connections": "200", "log_min_messages": "warning", "unix_socket_directories": "", "max_wal_size": "2GB"}
-        command: list[str | Path] = [self.binaries / "postgres", "-D", self.data, "-h", "127.0.0.1", "-p", str(self.port)]
+        command: list[str | Path] = [
+            self.binaries / "postgres",
+            "-D",
+            self.data,
+            "-h",
+            ",".join({"127.0.0.1", self.host}),
+            "-p",
+            str(self.port),
+        ]
         for name, value in options.items():
             command += ["-c", f"{name}={value}"]
         with open(self.folder / "log", "ab") as log:
@@ -85,7 +107,7 @@ class PostgreSQL:
         """A new database, empty or a copy of that with the URL `template` (to which nobody may be connected); its SQLAlchemy URL."""
         name = f"waybill_{uuid.uuid4().hex[:12]}"
         self._execute(f'CREATE DATABASE "{name}" TEMPLATE "{template.rpartition("/")[2]}"')
-        return f"postgresql+psycopg://postgres@127.0.0.1:{self.port}/{name}"
+        return f"postgresql+psycopg://postgres@{self.host}:{self.port}/{name}"
 
     def rows(self, url: str) -> dict[str, list[tuple[Any, ...]]]:
         """What the tables of a database hold, by table."""

@@ -15,6 +15,7 @@ import psutil
 
 from cluster.processes import Recorded
 from tests.faults.counters import Counters
+from tests.faults.disk import failing_calls
 from tests.faults.planted import COMMITTER, FULL, SHARD
 from tests.faults.system import Owner, System, alive
 
@@ -79,6 +80,11 @@ class Chaos:
             "full": self.fill_disk,
             "io": self.fail_writes,
             "raylet": self.kill_raylet,
+            "doors": self.kill_doors,
+            "gcs": self.kill_gcs,
+            "eio": self.fail_calls,
+            "enospc": self.fill_small_disk,
+            "cut": self.cut_network,
         }
         self._order = list(kinds)
         self._next = 0
@@ -130,6 +136,39 @@ class Chaos:
             return None
         door = self.random.choice(doors)
         return self.kill(self.recorded("door", door, None))
+
+    def kill_doors(self) -> Cycle | None:
+        """All doors at once."""
+        doors = self.wait_for(lambda: self.system.processes("door"))
+        if not doors or not self.wait_until(lambda: self.counters.waiting > 0, FIND_S):
+            return None
+        cycle, before = Cycle("doors", "signal", f"{len(doors)} doors"), self.counters.found_written
+        begun = time.monotonic_ns()
+        for door in doors:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(door.pid, signal.SIGKILL)
+        cycle.waiting = self.counters.waiting
+        gone = {door.pid for door in doors}
+
+        def renewed() -> bool:
+            return any(one.pid not in gone for one in self.system.processes("door"))
+
+        self.watch(cycle, begun, self.everything(), renewed, before)
+        return cycle
+
+    def kill_gcs(self) -> Cycle | None:
+        """Ray's head service. In a cluster that keeps its state it is started again; else the supervisor starts everything again."""
+        nodes = self.system.nodes
+        if not self.wait_until(lambda: self.counters.waiting > 0, FIND_S):
+            return None
+        before = self.counters.found_written
+        if nodes is not None:
+            cycle, begun = Cycle("gcs", "signal", "the cluster's head service", waiting=self.counters.waiting), time.monotonic_ns()
+            nodes.restart_gcs()
+            self.watch(cycle, begun, self.everything(), lambda: True, before)
+            return cycle
+        head = self.wait_for(lambda: next(iter(self.system.processes("ray gcs_server")), None))
+        return None if head is None else self.kill(self.recorded("ray gcs_server", head, None), "gcs")
 
     def kill_database(self) -> Cycle | None:
         """The PostgreSQL server, as a power cut would; it is started again at once."""
@@ -232,6 +271,69 @@ class Chaos:
         self.watch(cycle, begun, self.everything(), lambda: True, before)
         return cycle
 
+    def fail_calls(self) -> Cycle | None:
+        """Flushes or writes of whoever writes the database fail at the system call for a second (strace)."""
+        pids = self.system.server.pids() if self.system.server is not None else [one.pid for one in self.system.processes("committer")]
+        if not pids or not self.wait_until(lambda: self.counters.waiting > 0, FIND_S):
+            return None
+        calls, error = self.random.choice([("fsync,fdatasync", "EIO"), ("pwrite64", "EIO"), ("pwrite64", "ENOSPC")])
+        cycle, before = Cycle("eio", "signal", f"{calls} {error}"), self.counters.found_written
+        begun = time.monotonic_ns()
+        with failing_calls(pids, calls, error):
+            time.sleep(0.8)
+            cycle.waiting = self.counters.waiting
+        self.watch(cycle, begun, self.everything(), lambda: True, before)
+        return cycle
+
+    def fill_small_disk(self) -> Cycle | None:
+        """The disk that the database lies on has no byte left for a while."""
+        disk = self.system.disk
+        assert disk is not None, "the kind enospc needs --disk"
+        if not self.wait_until(lambda: self.counters.waiting > 0, FIND_S):
+            return None
+        cycle, refused = Cycle("enospc", "signal", "small disk", waiting=self.counters.waiting), self.counters.refusals
+        disk.fill()
+        told = self.wait_until(lambda: self.counters.refusals > refused, FIND_S)
+        cycle.waiting = max(cycle.waiting, self.counters.waiting)
+        time.sleep(0.5)
+        begun, before = time.monotonic_ns(), self.counters.found_written
+        disk.free()
+        self.watch(cycle, begun, self.everything(), lambda: True, before)
+        cycle.recovered = cycle.recovered and told
+        return cycle
+
+    def cut_network(self) -> Cycle | None:
+        """The network of a node that has an owner is cut until its shards are served elsewhere; then it comes back, old owner and all."""
+        nodes = self.system.nodes
+        island = nodes.island if nodes is not None else None
+        assert island is not None, "the kind cut needs a node in a network namespace"
+        owners = self.wait_for(lambda: self.on_island(island.node_id()))
+        if not owners or not self.wait_until(lambda: any(self.counters.outstanding[one.shard] > 0 for one in owners), FIND_S):
+            return None
+        cycle, before = Cycle("cut", "signal", f"{len(owners)} shards' node"), self.counters.found_written
+        begun = time.monotonic_ns()
+        island.cut()
+        cycle.waiting = self.counters.waiting
+
+        def renewed() -> bool:
+            now = [self.system.owner(one.shard) for one in owners]
+            return all(new is not None and new.epoch > old.epoch for new, old in zip(now, owners, strict=True))
+
+        taken = self.wait_until(renewed, RECOVER_S, 0.05)
+        for owner in owners if taken else ():
+            epoch, head = self.epoch_of(owner.shard)
+            self.takeovers.append((owner.shard, epoch, head))
+        island.mend()
+        self.watch(cycle, begun, [one.shard for one in owners], renewed, before)
+        cycle.recovered = cycle.recovered and taken
+        island.join_again()
+        return cycle
+
+    def on_island(self, node_id: str) -> list[Owner]:
+        """Owners on one node."""
+        owners = [owner for shard in self.everything() if (owner := self.system.owner(shard)) is not None]
+        return [one for one in owners if one.node == node_id]
+
     def kill_raylet(self) -> Cycle | None:
         """The raylet of a node that has an owner: its workers go with it, the shards move to living nodes."""
         nodes = self.system.nodes
@@ -269,12 +371,12 @@ class Chaos:
 
     # ------------------------------------------------------------ how
 
-    def kill(self, victim: Victim) -> Cycle | None:
+    def kill(self, victim: Victim, kind: str = "") -> Cycle | None:
         """Kill one process by its pid while it holds something, then watch until its shards answer. Every other time by its trap."""
         if not self.wait_until(lambda: victim.waiting() > 0 or not alive(victim.pid), FIND_S) or not alive(victim.pid):
             return None
         before = self.counters.found_written
-        cycle = Cycle(victim.kind, "signal", victim.name)
+        cycle = Cycle(kind or victim.kind, "signal", victim.name)
         self._traps[victim.kind] = not self._traps.get(victim.kind, False)
         if victim.trap is not None and self._traps[victim.kind]:
             self.system.traps.arm(victim.trap)

@@ -163,15 +163,26 @@ class Gateway:
     async def send(self, stream: int, messages: Iterator[Said], channel: grpc.aio.Channel) -> None:
         stub = telemetry_pb2_grpc.TelemetryServiceStub(channel)
         waiting: deque[Waiting] = deque()
+        refused: list[Waiting] = []  # to be sent again, all of them after one pause
         following: Said | None = next(messages, None)
         pause = 0.05
-        while following is not None or waiting:
+        while following is not None or waiting or refused:
             call = stub.Ingest()
+            waiting.extend(refused)
+            refused.clear()
+            asked = 0.0
             try:
                 for one in waiting:
                     await call.write(one.request)
-                while following is not None or waiting:
-                    while following is not None and len(waiting) < self.window and not self.held(following, waiting):
+                while following is not None or waiting or refused:
+                    if refused and not waiting:
+                        await asyncio.sleep(max(pause, asked))
+                        pause, asked = min(2 * pause, 1.0), 0.0
+                        waiting.extend(refused)
+                        refused.clear()
+                        for one in waiting:
+                            await call.write(one.request)
+                    while following is not None and not refused and len(waiting) < self.window and not self.held(following, waiting):
                         await self.keep_pace(len(following.tag))
                         one = Waiting(
                             following,
@@ -194,10 +205,8 @@ class Gateway:
                             self.counters.full += 1
                         elif answer.error.code != grpc.StatusCode.UNAVAILABLE.value[0]:
                             raise Wrong(f"message {one.said.number} of stream {stream}: {answer.error}")
-                        await asyncio.sleep(max(pause, asked_s(answer)))
-                        pause = min(2 * pause, 1.0)
-                        waiting.append(one)
-                        await call.write(one.request)
+                        asked = max(asked, asked_s(answer))
+                        refused.append(one)
                         continue
                     pause = 0.05
                     self.take(stream, one, answer)

@@ -17,15 +17,16 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from actors.journal import commit as journal_commit
 from actors.journal import store as journal_store
 from actors.journal import writer as journal_writer
 from actors.journal.prepared import CommitResult, PreparedCommit
-from cluster import boot
-from cluster.boot import Running
-from cluster.processes import Recorded
+
+if TYPE_CHECKING:
+    from cluster.boot import Running
+    from cluster.processes import Recorded
 
 COMMITTER = 0
 SHARD = 1
@@ -55,9 +56,9 @@ class Traps:
         """Whether it is still waiting."""
         return self._bytes[index] == 1
 
-    def set(self, index: int) -> bool:
-        """Whether it will spring, one way or the other."""
-        return self._bytes[index] != 0
+    def to_freeze(self, index: int) -> bool:
+        """Whether it will freeze its process."""
+        return self._bytes[index] == 2
 
     def disarm(self, index: int) -> None:
         """Never mind."""
@@ -144,6 +145,7 @@ class InstrumentedShards:
 
 def successor(running: Running, traps: Traps, plant: str, number: int) -> Any:
     """Start a second owner of a shard beside the one that is there, as a partitioned cluster would; its handle keeps it alive."""
+    from cluster import boot
     from tests.faults.trapped_shard import TrappedShard
 
     options = {"namespace": running.settings.ray_namespace, "num_cpus": 0, "max_restarts": 0}
@@ -153,6 +155,8 @@ def successor(running: Running, traps: Traps, plant: str, number: int) -> Any:
 @contextmanager
 def instrumented(traps: Traps, plant: str = "") -> Iterator[None]:
     """Within it, whatever `cluster.boot` starts in this process is instrumented."""
+    from cluster import boot  # not in a committer, which should start fast
+
     shard, spawn = boot.Shard, boot.spawn
 
     def start(name: str, module: str, arguments: Any, *rest: Any, **more: Any) -> Recorded:

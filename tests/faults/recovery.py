@@ -111,8 +111,8 @@ class Probe:
             except grpc.RpcError as error:
                 if time.monotonic() > until:
                     raise
-                assert isinstance(error, grpc.Call)
-                if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.CANCELLED):
+                again = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.CANCELLED)
+                if not (isinstance(error, grpc.Call) and error.code() in again):
                     raise
                 time.sleep(0.05)
 

@@ -30,6 +30,8 @@ class Plan:
     seed: int = 1
     cycles: int = 0
     """End sooner when so many kills counted; 0: only by the clock."""
+    least_cycles: int = 0
+    """Go on past `duration_s` until so many kills counted."""
     readings: int = 0
     """Go on past `duration_s` until so many readings are acknowledged."""
     world: dict[str, Any] = field(default_factory=dict)
@@ -138,12 +140,16 @@ class GatewayEnded(Exception):
 def _disturb(driver: Chaos, gateway: subprocess.Popen[bytes], plan: Plan) -> None:
     """Kill, until the plan is fulfilled."""
     until = time.monotonic() + plan.duration_s
-    while time.monotonic() < until or driver.counters.acknowledged < plan.readings:
-        if plan.kinds:
+
+    def counted() -> int:
+        return sum(1 for cycle in driver.cycles if cycle.counts)
+
+    while time.monotonic() < until or driver.counters.acknowledged < plan.readings or counted() < plan.least_cycles:
+        if plan.kinds and not (plan.least_cycles and counted() >= plan.least_cycles):
             driver.step()
         else:
             time.sleep(0.1)
-        if plan.cycles and sum(1 for cycle in driver.cycles if cycle.counts) >= plan.cycles:
+        if plan.cycles and counted() >= plan.cycles:
             return
         if gateway.poll() is not None:
             return

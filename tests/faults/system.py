@@ -22,6 +22,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from actors.journal.database import reader
 from cluster.owners import start_ticks
 from cluster.processes import Recorded, read_record
+from tests.faults.disk import SmallDisk
+from tests.faults.island import Cable, Island
 from tests.faults.planted import Traps, successor
 
 if TYPE_CHECKING:
@@ -47,12 +49,19 @@ class Owner:
 
 
 class Nodes:
-    """A Ray cluster of several nodes on this machine, whose raylets can be killed."""
+    """A Ray cluster of several nodes on this machine, whose raylets can be killed.
 
-    def __init__(self, workers: int) -> None:
+    `storage`: a folder where its head service keeps its state (RocksDB, which Ray calls alpha), so that it can be killed too. `cable`: one
+    more node at its other end.
+    """
+
+    def __init__(self, workers: int, storage: Path | None = None, cable: Cable | None = None) -> None:
         from cluster.ray_node import SPARES, TUNING
 
-        for name, value in {**TUNING, **SPARES}.items():  # as an operator gives them to `ray start`
+        keeps = {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": str(storage)} if storage is not None else {}
+        if storage is not None:
+            storage.mkdir(parents=True, exist_ok=True)
+        for name, value in {**TUNING, **SPARES, **keeps}.items():  # as an operator gives them to `ray start`
             os.environ.setdefault(name, value)
         from ray.cluster_utils import Cluster
 
@@ -60,6 +69,19 @@ class Nodes:
         self._cluster = Cluster(initialize_head=True, connect=False, head_node_args=dict(self._small))
         for _ in range(workers):
             self._cluster.add_node(**self._small)
+        self.island: Island | None = None
+        if cable is not None:
+            self.island = Island(cable, self.address, Path(f"/tmp/{cable.name}.log"), self._living)
+
+    def _living(self) -> list[tuple[str, str]]:
+        table = self._cluster.global_state.node_table()
+        return [(node["NodeID"], node["NodeManagerAddress"]) for node in table if node["Alive"]]
+
+    def restart_gcs(self) -> None:
+        """SIGKILL the head service and start it again on what it kept."""
+        head = self._cluster.head_node
+        head.kill_gcs_server(check_alive=False)
+        head.start_gcs_server()
 
     @property
     def address(self) -> str:
@@ -80,6 +102,8 @@ class Nodes:
 
     def close(self) -> None:
         """End all of it."""
+        if self.island is not None:
+            self.island.end()
         self._cluster.shutdown()
 
 
@@ -97,6 +121,7 @@ class System:
     succeed: Callable[[int], None] = lambda shard: None
     """Start a second owner of a shard beside the one that is there."""
     nodes: Nodes | None = None
+    disk: SmallDisk | None = None
     _engine: Engine | None = None
 
     @property
@@ -176,7 +201,12 @@ def supervised(running: Running, traps: Traps, plant: str = "", server: PostgreS
 
 @contextlib.contextmanager
 def launched(
-    folder: Path, settings: dict[str, Any], plant: str = "", server: PostgreSQL | None = None, nodes: Nodes | None = None
+    folder: Path,
+    settings: dict[str, Any],
+    plant: str = "",
+    server: PostgreSQL | None = None,
+    nodes: Nodes | None = None,
+    disk: SmallDisk | None = None,
 ) -> Iterator[System]:
     """A Waybill in processes of its own, as `waybill up` runs it, with its own Ray; what the long form uses."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -200,7 +230,7 @@ def launched(
         told = json.loads(Path(config["ready"]).read_text())  # type: ignore[arg-type]
         system = System(told["target"], told["database_url"], Path(told["data_dir"]), told["shards"], traps, server)
         system.succeed = lambda shard: (folder / f"succeed-{shard}").touch()
-        system.nodes = nodes
+        system.nodes, system.disk = nodes, disk
         try:
             yield system
         finally:

@@ -17,7 +17,8 @@ genuine: Any = Shard.__ray_metadata__.modified_class
 
 @ray.remote(max_concurrency=32, concurrency_groups={"ask": 8, "command": 8, "look": 2})
 class TrappedShard(genuine):  # type: ignore[misc]
-    """See `actors.shard.Shard`. On SQLite the trap goes off some moments after a commit was given to the committer."""
+    """See `actors.shard.Shard`. On SQLite the trap kills some moments after a commit was given to the committer, and freezes just before:
+    a frozen owner holds a commit that it will give when it is thawed."""
 
     def __init__(self, number: int, config: ShardConfig, traps: str, plant: str) -> None:
         mine = Traps(Path(traps))
@@ -30,9 +31,12 @@ def _trap_on_the_way(traps: Traps, index: int) -> None:
     give = journal_store.CommitterStore._submit
 
     def submit(self: Any, payload: Any) -> Any:
-        future = give(self, payload)
         entry = getattr(payload, "journal", None)
-        if entry is not None and entry.kind == "readings" and traps.set(index):
+        due = entry is not None and entry.kind == "readings"
+        if due and traps.to_freeze(index):
+            traps.spring(index)
+        future = give(self, payload)
+        if due and traps.armed(index):
             threading.Timer(0.002, traps.spring, (index,)).start()
         return future
 
