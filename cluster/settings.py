@@ -74,10 +74,19 @@ class Settings(BaseModel):
         "Empty: `report-key.pem` in the data folder where it is there, else reports are not signed.",
     )
 
+    archive: str = Field(
+        "",
+        description="Folder or URL (`s3://…`) of the archive of closed journeys; replays' results lie below it. "
+        "Empty: `archive` in the data folder.",
+    )
+
     gather_ms: float = Field(2.0, ge=0, le=1000, description="How long a door gathers readings of all streams before it calls the shards.")
     in_flight_bytes: Bytes = Field(256 << 20, description="Bytes of readings in flight in one door; beyond: RESOURCE_EXHAUSTED.")
     ring_bytes: Bytes = Field(64 << 20, description="Recent readings that each shard keeps in memory.")
     snapshot_readings: int = Field(1_000_000, ge=1_000, description="A shard takes a snapshot of its state after this many readings.")
+    silence_floor_s: Seconds = Field(
+        60.0, description="A tag whose usual interval is learnt is never silent before this. A configured interval decides alone."
+    )
     tick_s: Seconds = Field(5.0, description="Period of the shards' clock ticks: silence, lateness, readings no longer in the future.")
 
     heartbeat_s: Seconds = Field(1.0, description="Period of a shard owner's heartbeat in the database.")
@@ -157,6 +166,11 @@ class Settings(BaseModel):
         if url.get_backend_name() == "sqlite" and url.database and url.database != ":memory:":
             return url.set(database=str(Path(url.database).absolute()))  # processes with other working folders mean the same file
         return url.set(drivername="postgresql+psycopg") if url.drivername in ("postgresql", "postgres") else url
+
+    @property
+    def archive_location(self) -> str:
+        """Where the archive lies."""
+        return self.archive or str(self.data_dir.absolute() / "archive")
 
     @property
     def url_text(self) -> str:

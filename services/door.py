@@ -41,6 +41,7 @@ from services.gather import Gatherer
 from services.inventory import Inventory
 from services.items import Items
 from services.profiles import Profiles
+from services.replay import Coordinator, Replays
 from services.reports import seal
 from services.reports.service import Reports
 from services.shards import Shards
@@ -54,6 +55,7 @@ from waybill.v1 import (
     inventory_pb2_grpc,
     item_pb2_grpc,
     profile_pb2_grpc,
+    replay_pb2_grpc,
     report_pb2_grpc,
     shipment_pb2_grpc,
     tag_pb2_grpc,
@@ -72,7 +74,8 @@ SPARE_READY = "spare door ready, process"
 GRACE_S = 5.0
 """How long calls may take to end when the door closes."""
 SERVICES = tuple(
-    f"waybill.v1.{name}Service" for name in ("Telemetry", "Shipment", "Warehouse", "Tag", "Profile", "Item", "Alert", "Report", "Inventory")
+    f"waybill.v1.{name}Service"
+    for name in ("Telemetry", "Shipment", "Warehouse", "Tag", "Profile", "Item", "Alert", "Report", "Inventory", "Replay")
 )
 INGEST = frozenset({"/waybill.v1.TelemetryService/Ingest", "/waybill.v1.TelemetryService/IngestBatch"})
 """Methods whose requests are checked by services.wire, as arrays."""
@@ -86,6 +89,7 @@ class ConfigError(ValueError):
 class Config:
     """What a door is told. Paths are PEM files; `reuse_port`: several doors share the port.
 
+    replay_opener: the roof's "module:function" that makes the coordinator of replays, whose archive is at `archive`.
     `shards` and `auto_register` are the shards' business; they are taken so that one configuration fits all, and have no effect here.
     """
 
@@ -102,6 +106,8 @@ class Config:
     reflection: bool = False
     auto_register: bool = True
     report_key: str | None = None
+    archive: str = ""
+    replay_opener: str = ""
     gather_ms: float = 2.0
     in_flight_bytes: int = 256 << 20
     spare: bool = False
@@ -193,6 +199,8 @@ class Door:
         item_pb2_grpc.add_ItemServiceServicer_to_server(Items(backend), server)
         inventory_pb2_grpc.add_InventoryServiceServicer_to_server(Inventory(backend, self._feed), server)
         report_pb2_grpc.add_ReportServiceServicer_to_server(Reports(backend, config.signing_key()), server)
+        coordinator = Coordinator(config.replay_opener, config.ray_namespace, config.database_url, config.archive)
+        replay_pb2_grpc.add_ReplayServiceServicer_to_server(Replays(backend, coordinator), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if config.reflection:
             reflection.enable_server_reflection([*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME], server)

@@ -11,11 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Engine, delete, func, select, update
+from sqlalchemy import Connection, Engine, delete, func, select, tuple_, update
+from sqlmodel import Session, col
+from sqlmodel import select as select_rows
 
 from actors.journal import rows
 from actors.journal.compaction import older_snapshot
-from actors.journal.segments import BATCH, ENTRIES, PAGE, SEGMENT
+from actors.journal.segments import BATCH, ENTRIES, PAGE, SEGMENT, unpack_heads
 from actors.journal.tables import (
     Alert,
     AlertHistory,
@@ -32,6 +34,7 @@ from actors.journal.tables import (
     HandlingUnitLot,
     JournalRetained,
     Milestone,
+    Replay,
     ShardOwner,
     Shipment,
     Stop,
@@ -42,6 +45,7 @@ from actors.rules.errors import FailedPrecondition
 
 PART, CARRIER, CUSTODY, RETAINED = (rows.table_of(one) for one in (ArchivePart, ArchivedCarrier, ArchivedCustody, JournalRetained))
 SHIPMENT, EVENT, RIDE, TAG, OWNER = (rows.table_of(one) for one in (Shipment, Event, Custody, Tag, ShardOwner))
+REPLAY = rows.table_of(Replay)
 CLOSED_STATES = ("DELIVERED", "CANCELLED")
 
 
@@ -217,8 +221,6 @@ def commands(engine: Engine, shard: int, since_us: int) -> Iterator[tuple[int, s
 
 def received_us(engine: Engine, shard: int, sequences: Sequence[int]) -> dict[int, int]:
     """When the entries of these numbers (ascending) were received, as far as the journal still knows."""
-    from actors.journal.segments import unpack_heads
-
     found: dict[int, int] = {}
     with engine.connect() as connection:
         for some in rows.chunks(list(sequences)):
@@ -341,3 +343,38 @@ def droppable_in(connection: Connection, shard: int) -> int:
     """As `droppable`, within a transaction."""
     owner = connection.execute(select(OWNER.c.sorted_sequence).where(OWNER.c.shard == shard)).scalar() or 0
     return min(int(owner), older_snapshot(connection, shard))
+
+
+# ---------------------------------------------------------------- replays
+
+
+def replay_row(engine: Engine, replay_id: str) -> dict[str, Any] | None:
+    """A replay's row."""
+    with engine.connect() as connection:
+        row = connection.execute(select(REPLAY).where(REPLAY.c.replay_id == replay_id)).mappings().first()
+    return None if row is None else dict(row)
+
+
+def running_replays(engine: Engine) -> list[dict[str, Any]]:
+    """The replays that have not ended."""
+    with engine.connect() as connection:
+        return [dict(row) for row in connection.execute(select(REPLAY).where(REPLAY.c.state == "RUNNING")).mappings()]
+
+
+def note_replay(connection: Connection, replay_id: str, values: Mapping[str, Any]) -> None:
+    """Write some columns of a replay, or the whole row of a new one."""
+    if connection.execute(update(REPLAY).where(REPLAY.c.replay_id == replay_id).values(**values)).rowcount == 0:
+        connection.execute(REPLAY.insert(), dict(values))
+
+
+def replays(session: Session, *, after: tuple[int, str] | None = None, limit: int) -> list[Replay]:
+    """Replays, the newest first, after the (created_us, replay_id) of the last one seen."""
+    query = select_rows(Replay).order_by(col(Replay.created_us).desc(), col(Replay.replay_id).desc()).limit(limit)
+    if after is not None:
+        query = query.where(tuple_(col(Replay.created_us), col(Replay.replay_id)) < after)
+    return list(session.exec(query))
+
+
+def replay(session: Session, replay_id: str) -> Replay | None:
+    """A replay."""
+    return session.get(Replay, replay_id)

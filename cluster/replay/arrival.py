@@ -242,9 +242,7 @@ def _tick(tags: SensorTags, body: Mapping[str, Any], local: Mapping[int, str]) -
     known = {name: [key for key in keys if tuple(key) in tags.held.get(int(name), {})] for name, keys in released.items()}
     known = {name: keys for name, keys in known.items() if keys}
     silent = [at for number in body["silent"] if (at := here(number)) is not None]
-    clock.apply(
-        tags, {"now_us": body["now_us"], "silent": silent, "released": {name: keys for name, keys in known.items() if keys}}, Changes()
-    )
+    clock.apply(tags, {"now_us": body["now_us"], "silent": silent, "released": known}, moved.changes)
     return moved
 
 

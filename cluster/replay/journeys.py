@@ -159,7 +159,8 @@ def recorded(journeys: Journeys, names: list[str]) -> Judged:
         EXCURSION_ROW, excursions.filter(standing), "limit_id",
         {
             "readings": "readings", "started_us": "started_at", "triggered_us": "triggered_at", "ended_us": "ended_at",
-            "violation_us": "violation_us", "uncovered_us": "uncovered_us", "extreme": "extreme", "extreme_us": "extreme_at", "mean": "mean",
+            "violation_us": "violation_us", "uncovered_us": "uncovered_us", "extreme": "extreme", "extreme_us": "extreme_at",
+            "mean": "mean",
         },
     )  # fmt: skip
     found["limit"] = -1
@@ -199,7 +200,7 @@ class _Finder:
         return np.asarray(np.isin(reader.integers(table.column("custody_id")), self.ids))
 
     def rows(self, dtype: np.dtype[Any], table: pa.Table, name: str, columns: Mapping[str, str]) -> npt.NDArray[Any]:
-        """The rows of these rides. name: the column that names limit or fence; columns: by field. An absent time of an end is FOREVER_US."""
+        """The rows of these rides. name: the column of limit or fence ids; columns: by field. An absent end is FOREVER_US."""
         kept = self.kept(table)
         custody = reader.integers(table.column("custody_id"))[kept]
         found = np.zeros(len(custody), dtype)

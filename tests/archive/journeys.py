@@ -1,4 +1,4 @@
-"""Journeys of every kind for the tests of archive and replay: late, shuffled, doubled, moved, corrected, with fences and quality settings."""
+"""Journeys of every kind for the tests of archive and replay: late, shuffled, doubled, moved, corrected, with fences and quality tests."""
 
 from __future__ import annotations
 

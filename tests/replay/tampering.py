@@ -1,4 +1,4 @@
-"""Changing an archive as somebody with access to its files could: one value of one dataset of one part, checksums and all left as they were."""
+"""Changing an archive as somebody with access to its files could: one value of one dataset of one part, the manifest left as it was."""
 
 from __future__ import annotations
 

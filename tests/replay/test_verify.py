@@ -15,7 +15,6 @@ from cluster.archive.filesystem import Place
 from cluster.replay import result
 from cluster.replay.jobs import Request, judge_part
 from tests.acceptance.client import Client, limit, new_id, us
-from tests.archive.conftest import archive, client, store  # noqa: F401
 from tests.archive.journeys import deliver, quality_tests
 
 Archive = Callable[..., Any]
@@ -23,7 +22,7 @@ MINUTE_US = 60_000_000
 
 
 @pytest.fixture
-def part(client: Client, store: Store, archive: Archive) -> dict[str, Any]:  # noqa: F811
+def part(client: Client, store: Store, archive: Archive) -> dict[str, Any]:
     """Two shipments alike: 90 minutes at 5 degrees, warm from 20 to 40 and from 60 to 75, one value flagged fail at 30."""
     profile = client.profile(limit("warm", 8, minutes=10), limit("hot", 30))
     made = []
