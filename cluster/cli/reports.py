@@ -127,6 +127,39 @@ def verify(
     raise typer.Exit(0 if good else 1)
 
 
+@app.command("replay")
+def replay(
+    folder: Annotated[str, typer.Argument(help="Folder or URL with the replay's result.")],
+    html: Annotated[Path | None, typer.Option(help="Write the report as HTML here: one file that needs nothing else.")] = None,
+    archive: Annotated[
+        str, typer.Option(help="The archive that was replayed (folder or URL): for plots of the shipments that change.")
+    ] = "",
+) -> None:
+    """What a replay found: tables here, and a page with plots of temperature, limits and tracks before and after.
+
+    Example: waybill report replay waybill-data/archive/replays/r-1 --html what-if.html --archive waybill-data/archive
+    """
+    from cluster.archive.filesystem import Place, UnknownPlace
+    from cluster.archive.reader import Part
+    from cluster.archive.writer import read_manifest
+    from cluster.replay import result
+    from cluster.reports import journeys, terminal
+    from cluster.reports import replay as page
+
+    try:
+        found, differences, shipments = result.read(Place.of(folder))
+        parts = read_manifest(Place.of(archive)) if archive else []
+    except (UnknownPlace, FileNotFoundError, ValueError) as error:
+        raise Failed(f"{folder}: {error}") from error
+    for piece in terminal.tables(found, differences, shipments):
+        out.print(piece)
+    if html is not None:
+        rules = found.parameters.get("rules") if found.kind == result.WHAT_IF else None
+        shown = journeys.find(map(Part.of, parts), page.to_plot(differences, shipments), rules)
+        html.write_bytes(page.page(found, differences, shipments, shown))
+        out.print(f"{escape(str(html))}: {html.stat().st_size:,} bytes")
+
+
 def _said(holds: bool, yes: str, no: str) -> bool:
     out.print(f"[bold green]✓[/] {yes}" if holds else f"[bold red]✗ {no}[/]")
     return holds

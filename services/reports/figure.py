@@ -63,6 +63,8 @@ STYLES: dict[str, Style] = {
     "other": Style(stroke="other", width=1.0, opacity=0.75),
     "limit": Style(stroke="bad", width=1.2, dash=(6.0, 4.0)),
     "limit-name": Style(fill="bad", stroke="paper", width=3.0, size=10.5, bold=True),
+    "limit-old": Style(stroke="dim", width=1.0, dash=(3.0, 4.0)),
+    "limit-old-name": Style(fill="dim", stroke="paper", width=3.0, size=10.5),
     "excursion": Style(fill="bad", opacity=0.16),
     "mkt": Style(fill="bad", opacity=0.8),
     "gone": Style(fill="other", opacity=0.3),

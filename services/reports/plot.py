@@ -33,10 +33,11 @@ class Series:
 
 @dataclass(frozen=True)
 class Threshold:
-    """A horizontal limit and its name; `clear`: where a run ends."""
+    """A horizontal limit and its name. Style: limit, limit-old (one that was in force before)."""
 
     value: float
     name: str
+    style: str = "limit"
 
 
 @dataclass(frozen=True)
@@ -180,13 +181,13 @@ def _times(frame: Frame) -> Iterable[Shape]:
 
 
 def _limits(frame: Frame, limits: Sequence[Threshold]) -> Iterable[Shape]:
-    by_value: dict[float, list[str]] = {}
+    by_value: dict[tuple[float, str], list[str]] = {}
     for one in limits:
-        by_value.setdefault(one.value, []).append(one.name)
-    for value, names in by_value.items():
+        by_value.setdefault((one.value, one.style), []).append(one.name)
+    for (value, style), names in by_value.items():
         y = frame.y(value)
-        yield Line(np.array([[LEFT, y], [frame.right, y]]), "limit")
-        yield Label(frame.right - 2, y - 4, ", ".join(dict.fromkeys(names)), "limit-name", "end")
+        yield Line(np.array([[LEFT, y], [frame.right, y]]), style)
+        yield Label(frame.right - 2, y - 4, ", ".join(dict.fromkeys(names)), f"{style}-name", "end")
 
 
 def _stages(frame: Frame, stages: Sequence[tuple[int, str]]) -> Iterable[Shape]:
