@@ -16,7 +16,7 @@ from sqlmodel import Session
 from actors import carrier, requests
 from actors.decision import Decision, Handler
 from actors.journal import queries_business as queries
-from actors.journal import tables
+from actors.journal import queries_stock, tables
 from actors.journal.prepared import EventDraft, PreparedCommit
 from actors.journal.tables import Item
 from actors.requests import Arguments
@@ -172,7 +172,10 @@ def _describe(session: Session, item: Item, body: Arguments, at: str, fields: Se
     if "name" in fields:
         item.name = requests.text(body, "name", within=at, longest=requests.NAME_MAX)
     if "unit" in fields:
-        item.unit = requests.unit(body, within=at)
+        unit = requests.unit(body, within=at)
+        if unit != item.unit and queries_stock.in_a_ledger(session, item.item_id):
+            raise FailedPrecondition("has stock or had it: its base unit stays", field=at + "unit", value=unit)
+        item.unit = unit
     if "profile_id" in fields:
         item.profile_id = requests.text(body, "profile_id", within=at) or None
         if item.profile_id is not None:

@@ -49,6 +49,15 @@ CASES: dict[str, Case] = {
         "stream, and stops when a subscriber in another process has the alert. One sending process, one watching.",
         1200,
     ),
+    "inventory": Case(
+        "Inventory: books, movements, the change feed, holds",
+        "bench.inventory",
+        "inventory",
+        "Two warehouses with 10 zones, 100 items. Movements: receipts, put-aways and picks, two callers. The change feed: a subscriber "
+        "in the same process, single movements, 50 a second. Holds: one reading a call, 20 a second, each an excursion on a shipment "
+        "with one lot.",
+        1200,
+    ),
     "actors": Case(
         "One Ray actor per tag",
         "bench.peers",

@@ -134,6 +134,11 @@ def stock_lots(session: Session, carriers: Sequence[str], found: dict[tuple[str,
             mine.sort()
 
 
+def in_a_ledger(session: Session, item_id: str) -> bool:
+    """Whether some ledger has, or had, goods of an item."""
+    return session.execute(columns_of(STOCK.c.lot_id).where(STOCK.c.item_id == item_id).limit(1)).first() is not None
+
+
 # ---------------------------------------------------------------- movements
 
 

@@ -16,7 +16,7 @@ from waybill.v1 import inventory_pb2, shipment_pb2
 if TYPE_CHECKING:
     from cluster.boot import Running
 
-LINES = 300
+LINES = 100
 """Enough for every kind of dirt; `make test-long` loads the whole file."""
 
 

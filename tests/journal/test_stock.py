@@ -74,7 +74,7 @@ class World:
 
     def stock(self, **where: str) -> dict[tuple[str, ...], Decimal]:
         with Session(self.store.engine) as session:
-            found = session.execute(select(Stock).filter_by(**where)).scalars()  # type: ignore[arg-type]
+            found = session.execute(select(Stock).filter_by(**where)).scalars()
             return {(r.warehouse_id, r.zone_id, r.handling_unit_id, r.status): r.quantity for r in found if r.quantity}
 
     def all(self, model: Any) -> list[Any]:

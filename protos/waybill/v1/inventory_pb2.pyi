@@ -43,7 +43,9 @@ class _MovementKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Movement
     MOVEMENT_KIND_PICK: _MovementKind.ValueType  # 5
     """To PICKED, from `status` RESERVED or FREE (absent: FREE); with `to_zone_id` into that zone, with `to_handling_unit_id` onto that unit."""
     MOVEMENT_KIND_SHIP: _MovementKind.ValueType  # 6
-    """Out of the warehouse, from `status` PICKED, RESERVED or FREE (absent: PICKED). With `shipment_id`: IN_TRANSIT on that shipment's `to_handling_unit_id` (absent: `handling_unit_id`), which must be one of its units or is added to it. Without: the goods are gone."""
+    """Out of the warehouse, from `status` PICKED, RESERVED or FREE (absent: PICKED). With `shipment_id`: IN_TRANSIT on that shipment's `to_handling_unit_id` (absent: `handling_unit_id`); a unit that nobody has named before is made and rides on the
+    shipment from then on. Without: the goods are gone.
+    """
     MOVEMENT_KIND_ADJUST: _MovementKind.ValueType  # 7
     """More or less, by `quantity` with sign, in `status` (absent: FREE), for a `reason`. With `shipment_id` and status IN_TRANSIT: settles what was short."""
     MOVEMENT_KIND_COUNT: _MovementKind.ValueType  # 8
@@ -73,7 +75,9 @@ MOVEMENT_KIND_UNRESERVE: MovementKind.ValueType  # 4
 MOVEMENT_KIND_PICK: MovementKind.ValueType  # 5
 """To PICKED, from `status` RESERVED or FREE (absent: FREE); with `to_zone_id` into that zone, with `to_handling_unit_id` onto that unit."""
 MOVEMENT_KIND_SHIP: MovementKind.ValueType  # 6
-"""Out of the warehouse, from `status` PICKED, RESERVED or FREE (absent: PICKED). With `shipment_id`: IN_TRANSIT on that shipment's `to_handling_unit_id` (absent: `handling_unit_id`), which must be one of its units or is added to it. Without: the goods are gone."""
+"""Out of the warehouse, from `status` PICKED, RESERVED or FREE (absent: PICKED). With `shipment_id`: IN_TRANSIT on that shipment's `to_handling_unit_id` (absent: `handling_unit_id`); a unit that nobody has named before is made and rides on the
+shipment from then on. Without: the goods are gone.
+"""
 MOVEMENT_KIND_ADJUST: MovementKind.ValueType  # 7
 """More or less, by `quantity` with sign, in `status` (absent: FREE), for a `reason`. With `shipment_id` and status IN_TRANSIT: settles what was short."""
 MOVEMENT_KIND_COUNT: MovementKind.ValueType  # 8
@@ -378,7 +382,7 @@ class Movement(_message.Message):
     """Output only, RECEIVE from a shipment, in the base unit: what was expected and did not come; what came and was not expected. Empty: nothing."""
     over_quantity: _builtins.str
     event_number: _builtins.int
-    """Output only."""
+    """Output only: told by the answer that recorded it and by WatchInventory; 0 else."""
     @_builtins.property
     def serials(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Up to 1,000 serial numbers of the pieces; where given, as many as the quantity in base units."""
@@ -1377,7 +1381,7 @@ class HoldChange(_message.Message):
     TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     change: _builtins.str
-    """"placed", "joined" (another excursion), "corrected" (an excursion changed), "released", "partially_released", "rejected", "reopened"."""
+    """"placed", "joined" (another excursion or reason), "updated" (an excursion went on or ended), "corrected" (late data or a correction changed an excursion), "released", "partially_released", "rejected", "reopened"."""
     state: Global___HoldState.ValueType
     actor: _builtins.str
     text: _builtins.str

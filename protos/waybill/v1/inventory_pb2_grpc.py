@@ -277,8 +277,8 @@ class InventoryServiceServicer:
         FULL: the lines are the whole book as of `as_of_time`; lines that we know of that system and that are not told are gone there. CHANGES: the lines are those that changed after the cursor that the last summary gave; the rest of its book is as it told it before.
         Lines are per (zone, item, lot, status); quantities are in their unit, converted. Items and locations are given by Waybill's ids, or by that system's ids where they are mapped (PutMappings), or by GTIN and GLN.
 
-        Each difference names the movements of the last `explain_window_s` (or since that system's last sync) that explain it, and what was done: with QUANTITY won by the other system our ledger gets a COUNT
-        as of `as_of_time` that makes our quantity theirs (movements after it survive), under a key made of the system and the `sync_id`; won by WAYBILL nothing is recorded here and the line tells what the other system should book. EXPIRY won by the other system sets the lot's expiry.
+        Each difference names the movements since that system's last sync (else of the last 24 hours) that explain it, and what was done: with QUANTITY won by the other system our ledger gets a COUNT
+        as of `as_of_time` that makes our quantity theirs (movements after it survive; where handling units or several statuses share the line, an ADJUST of its loose goods), under a key made of the system and the `sync_id`; won by WAYBILL nothing is recorded here and the line tells what the other system should book. EXPIRY won by the other system sets the lot's expiry.
         A line that is wrong (unknown item, unit without conversion, malformed quantity) is answered in a message with `error` and does not stop the others.
 
         `sync_id` makes it idempotent: the same id with the same lines changes nothing more, answers the differences as they are now. INVALID_ARGUMENT: a sync as of the future, a line before the header, more than 1,000,000 lines. NOT_FOUND: the warehouse.

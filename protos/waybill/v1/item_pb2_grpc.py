@@ -84,7 +84,7 @@ class ItemServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateItem(self, request, context):
-        """Changes an item. Fields that can be masked: gtin, sku, name, unit, profile_id, stability_budget, labels, units. A changed budget holds for all of the item's lots.
+        """Changes an item. Fields that can be masked: gtin, sku, name, unit, profile_id, stability_budget, labels, units. A changed budget holds for all of the item's lots. FAILED_PRECONDITION: another base unit for an item that has stock, or had it.
         NOT_FOUND, ALREADY_EXISTS (the GTIN), STALE_ETAG, INVALID_ARGUMENT as in create.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

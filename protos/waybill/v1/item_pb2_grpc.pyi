@@ -42,7 +42,7 @@ class ItemServiceStub:
     ListItems: _grpc.UnaryUnaryMultiCallable[_item_pb2.ListItemsRequest, _item_pb2.ListItemsResponse]
     """Items by id, ascending."""
     UpdateItem: _grpc.UnaryUnaryMultiCallable[_item_pb2.UpdateItemRequest, _item_pb2.UpdateItemResponse]
-    """Changes an item. Fields that can be masked: gtin, sku, name, unit, profile_id, stability_budget, labels, units. A changed budget holds for all of the item's lots.
+    """Changes an item. Fields that can be masked: gtin, sku, name, unit, profile_id, stability_budget, labels, units. A changed budget holds for all of the item's lots. FAILED_PRECONDITION: another base unit for an item that has stock, or had it.
     NOT_FOUND, ALREADY_EXISTS (the GTIN), STALE_ETAG, INVALID_ARGUMENT as in create.
     """
 
@@ -60,7 +60,7 @@ class ItemServiceAsyncStub(ItemServiceStub):
     ListItems: _aio.UnaryUnaryMultiCallable[_item_pb2.ListItemsRequest, _item_pb2.ListItemsResponse]  # type: ignore[assignment]
     """Items by id, ascending."""
     UpdateItem: _aio.UnaryUnaryMultiCallable[_item_pb2.UpdateItemRequest, _item_pb2.UpdateItemResponse]  # type: ignore[assignment]
-    """Changes an item. Fields that can be masked: gtin, sku, name, unit, profile_id, stability_budget, labels, units. A changed budget holds for all of the item's lots.
+    """Changes an item. Fields that can be masked: gtin, sku, name, unit, profile_id, stability_budget, labels, units. A changed budget holds for all of the item's lots. FAILED_PRECONDITION: another base unit for an item that has stock, or had it.
     NOT_FOUND, ALREADY_EXISTS (the GTIN), STALE_ETAG, INVALID_ARGUMENT as in create.
     """
 
@@ -99,7 +99,7 @@ class ItemServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _item_pb2.UpdateItemRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_item_pb2.UpdateItemResponse, _abc.Awaitable[_item_pb2.UpdateItemResponse]]:
-        """Changes an item. Fields that can be masked: gtin, sku, name, unit, profile_id, stability_budget, labels, units. A changed budget holds for all of the item's lots.
+        """Changes an item. Fields that can be masked: gtin, sku, name, unit, profile_id, stability_budget, labels, units. A changed budget holds for all of the item's lots. FAILED_PRECONDITION: another base unit for an item that has stock, or had it.
         NOT_FOUND, ALREADY_EXISTS (the GTIN), STALE_ETAG, INVALID_ARGUMENT as in create.
         """
 
