@@ -68,7 +68,7 @@ class Courier:
         self._ready, self._between = ready, between
         self._stopping = threading.Event()
         self._failing_since: float | None = None
-        self._alerted: set[str] | None = None
+        self._alerted: dict[str, bool] = {}
         self._pruned_at = time.monotonic()
         self._thread = threading.Thread(target=self._run, name=f"courier-{destination}", daemon=True)
 
@@ -181,15 +181,11 @@ class Courier:
         )
 
     def _tell(self, conditions: Sequence[Condition]) -> None:
-        """Raise and clear alerts. One that stands is not raised again; the first look clears what a courier before left."""
-        if self._alerted is None:
-            self._alerted = {f"outbox|{self.destination}|away", f"outbox|{self.destination}|dead"}
-        news = [one for one in conditions if one.key.count("|") == 1 or (one.key in self._alerted) == (one.change != "raise")]
-        if not news:
-            return
-        self._store.commit(PreparedCommit(now_us=self._now_us(), conditions=list(news))).result()
-        self._alerted |= {one.key for one in news if one.change == "raise"}
-        self._alerted -= {one.key for one in news if one.change != "raise"}
+        """Raise and clear alerts. What stands as it should is not told again; what a courier before left is not known, and told once."""
+        news = [one for one in conditions if self._alerted.get(one.key) != (one.change == "raise")]
+        if news:
+            self._store.commit(PreparedCommit(now_us=self._now_us(), conditions=news)).result()
+            self._alerted |= {one.key: one.change == "raise" for one in news}
 
     def _tidy(self) -> None:
         if time.monotonic() - self._pruned_at >= PRUNE_EVERY_S:

@@ -10,8 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from actors.journal import outbox
+from actors.journal.store import open_store
+from cluster.boot import Running
 from services.erp.tryton import Tryton
 from tests.erp.tryton_server import PASSWORD, NoTryton, TrytonServer, tryton
+from tests.erp.world import SYSTEM, Outside
 
 ITEMS = 60
 
@@ -95,3 +99,25 @@ def connector(erp: TrytonServer, ledger: Ledger) -> Iterator[Tryton]:
     made = Tryton(erp.url, "waybill", lambda: PASSWORD, ledger, ledger, now_us=lambda: 1_790_000_000_000_000)
     yield made
     made.close()
+
+
+@pytest.fixture(scope="session")
+def own_erp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrytonServer]:
+    """A Tryton that nobody else uses: it is killed."""
+    try:
+        with tryton(tmp_path_factory.mktemp("own-tryton"), ITEMS) as server:
+            yield server
+    except NoTryton as why:
+        pytest.skip(f"no Tryton here: {why}")
+
+
+@pytest.fixture(scope="session")
+def outside(waybill: Running, own_erp: TrytonServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
+    """The process between the two; afterwards the run's Waybill tells nobody anything again."""
+    process = Outside(tmp_path_factory.mktemp("outside"), waybill.settings.url_text, waybill.target, own_erp)
+    process.start()
+    yield process
+    process.close()
+    store = open_store(waybill.settings.url_text)
+    store.write(outbox.enable, SYSTEM, False).result()
+    store.close()

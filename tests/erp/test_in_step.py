@@ -4,43 +4,18 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Iterator
 
 import pytest
 
-from actors.journal import outbox
-from actors.journal.store import open_store
 from cluster.boot import Running
 from tests.erp.conftest import ITEMS
 from tests.erp.people import Clerk, Storeman
-from tests.erp.tryton_server import NoTryton, TrytonServer, tryton
-from tests.erp.world import SYSTEM, Outside, settled, until
+from tests.erp.tryton_server import TrytonServer
+from tests.erp.world import Outside, settled, until
 
 pytestmark = pytest.mark.parametrize("waybill", ["sqlite"], indirect=True, scope="session")
 ZONES = {"NORTH": ["COLD-1", "COLD-2"], "SOUTH": ["COLD-3"]}
 LOTS = [(f"V{number:04d}", f"L{number:04d}A") for number in range(ITEMS)]
-
-
-@pytest.fixture(scope="module")
-def own_erp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrytonServer]:
-    """A Tryton that nobody else uses: it is killed."""
-    try:
-        with tryton(tmp_path_factory.mktemp("own-tryton"), ITEMS) as server:
-            yield server
-    except NoTryton as why:
-        pytest.skip(f"no Tryton here: {why}")
-
-
-@pytest.fixture(scope="module")
-def outside(waybill: Running, own_erp: TrytonServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
-    """The process between the two; afterwards the run's Waybill tells nobody anything again."""
-    process = Outside(tmp_path_factory.mktemp("outside"), waybill.settings.url_text, waybill.target, own_erp)
-    process.start()
-    yield process
-    process.close()
-    store = open_store(waybill.settings.url_text)
-    store.write(outbox.enable, SYSTEM, False).result()
-    store.close()
 
 
 def test_the_first_sync_brings_in_all_that_is_there(waybill: Running, outside: Outside, own_erp: TrytonServer) -> None:

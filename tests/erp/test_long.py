@@ -1,0 +1,183 @@
+"""2,000 items, 1,000 mixed movements on both sides, 54 kills of the connector, of Tryton and of every part of Waybill (make test-long).
+
+Prints what it saw and leaves it in build/erp-long.json.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from actors.journal import delivery
+from actors.journal.database import reader
+from cluster.processes import read_record
+from tests.erp.people import Clerk, Storeman
+from tests.erp.test_in_step import ZONES
+from tests.erp.tryton_server import PASSWORD, TrytonServer, tryton
+from tests.erp.world import SYSTEM, settled, until
+
+T = TypeVar("T")
+ROOT = Path(__file__).resolve().parents[2]
+ITEMS, MOVEMENTS, KILLS = 2_000, 1_000, 54
+DELAY_S = 60.0
+"""Within so long after the last of the work and of the kills the books must be one."""
+
+KINDS = ("connector", "tryton", "connector", "committer", "tryton", "connector", "door", "tryton", "connector", "waybill")
+
+
+class Up:
+    """`waybill up` with an ERP, as a process that can be killed."""
+
+    def __init__(self, folder: Path, server: TrytonServer) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.target = f"127.0.0.1:{self.port}"
+        self.folder = folder
+        (folder / "password").write_text(PASSWORD)
+        told = {
+            "DATA_DIR": folder / "data", "PORT": self.port, "SHARDS": 2, "ERP_URL": server.url, "ERP_PASSWORD_FILE": folder / "password",
+            "ERP_POLL_S": 1, "OUTBOX_LONGEST_WAIT_S": 2,
+        }  # fmt: skip
+        self._environment = {**os.environ, **{f"WAYBILL_{name}": str(value) for name, value in told.items()}}
+        self._process: subprocess.Popen[bytes] | None = None
+        self.url = f"sqlite:///{folder / 'data' / 'waybill.db'}"
+
+    def start(self) -> None:
+        with open(self.folder / "up.log", "ab") as log:
+            command = [sys.executable, "-m", "cluster.cli", "up"]
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, env=self._environment, cwd=ROOT, start_new_session=True)
+
+    def kill(self) -> None:
+        """The supervisor alone: its successor ends what it leaves behind."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait()
+
+    def stop(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(60)
+            except subprocess.TimeoutExpired:
+                self.kill()
+
+    def end(self, name: str) -> bool:
+        """SIGKILL a part by its recorded name; whether it was there."""
+        for process in read_record(self.folder / "data" / "processes.json"):
+            if process.name.startswith(name) and process.alive():
+                os.kill(process.pid, signal.SIGKILL)
+                return True
+        return False
+
+
+@pytest.fixture
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrytonServer]:
+    with tryton(tmp_path_factory.mktemp("tryton"), ITEMS) as running:
+        yield running
+
+
+@pytest.fixture
+def up(server: TrytonServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    system = Up(tmp_path_factory.mktemp("up"), server)
+    system.start()
+    yield system
+    system.stop()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3_600)
+def test_the_books_are_one_after_a_thousand_movements_and_fifty_kills(up: Up, server: TrytonServer) -> None:
+    begun = time.monotonic()
+    lots = [(f"V{number:04d}", f"L{number:04d}A") for number in range(ITEMS)]
+    until(lambda: (up.folder / "data" / "waybill.db").exists(), 120, "a database")
+    engine = reader(up.url)
+    until(lambda: quietly(lambda: delivery.remembered(engine, f"erp/{SYSTEM}/status")) is not None, 300, "the first sync")
+    first_s = time.monotonic() - begun
+    verdict, _ = settled(server, up.target, 60)
+    assert verdict.clean, verdict
+    assert verdict.lines == ITEMS * 3 // 2
+
+    def pending() -> int:
+        piles = quietly(lambda: delivery.destinations(engine)) or []
+        return next((pile.counts.get(delivery.PENDING, 0) for pile in piles if pile.destination == SYSTEM), 0)
+
+    storeman, clerk = Storeman(up.target, 21, ZONES, lots), Clerk(server.url, 22)
+    failed: list[BaseException] = []
+    done = threading.Event()
+
+    def work(act: Callable[[], object]) -> None:
+        try:
+            for _ in range(MOVEMENTS // 2):
+                act()
+                time.sleep(0.3)
+        except BaseException as error:
+            failed.append(error)
+        done.set()
+
+    people = [threading.Thread(target=work, args=(person.act,)) for person in (storeman, clerk)]
+    for person in people:
+        person.start()
+    chance, kills = random.Random(23), Counter[str]()
+    while sum(kills.values()) < KILLS and not failed:
+        kind = KINDS[sum(kills.values()) % len(KINDS)]
+        until(lambda: pending() > 0 or keep_busy(people, storeman), 120, "a message in flight")
+        time.sleep(chance.random() * 0.5)
+        if not pending():
+            continue
+        if kind == "tryton":
+            server.kill()
+            time.sleep(chance.random())
+            server.start()
+        elif kind == "waybill":
+            up.kill()
+            up.start()
+        elif not up.end({"connector": "outside"}.get(kind, kind)):
+            time.sleep(0.5)
+            continue
+        kills[kind] += 1
+        print(f"kill {sum(kills.values())} {kind}, {pending()} in flight, {time.monotonic() - begun:.0f} s", flush=True)
+        time.sleep(1 + chance.random() * 3)
+    for person in people:
+        person.join()
+    assert not failed, failed
+    verdict, took_s = settled(server, up.target, DELAY_S)
+    told = {
+        "items": ITEMS, "first_sync_s": round(first_s, 1), "waybill": dict(storeman.did), "tryton": dict(clerk.did), "kills": dict(kills),
+        "one_after_s": round(took_s, 1), "verdict": str(verdict), "whole_s": round(time.monotonic() - begun),
+    }  # fmt: skip
+    (ROOT / "build").mkdir(exist_ok=True)
+    (ROOT / "build" / "erp-long.json").write_text(json.dumps(told, indent=1))
+    print(json.dumps(told, indent=1))
+    storeman.close()
+    engine.dispose()
+    assert verdict.clean, verdict
+    assert sum(kills.values()) >= 50
+
+
+def keep_busy(people: list[threading.Thread], storeman: Storeman) -> bool:
+    """Goes on with the storeman's work when the thousand movements are done and there are kills left to make."""
+    if not any(person.is_alive() for person in people):
+        storeman.act()
+    return False
+
+
+def quietly(look: Callable[[], T]) -> T | None:
+    """What a look at the database gives; None while it is away."""
+    try:
+        return look()
+    except Exception:
+        return None
