@@ -23,6 +23,7 @@ from ray.exceptions import RayActorError, RayError
 
 from actors.part import Part
 from actors.rules import readings
+from actors.rules._compile import compiled, frozen
 from actors.rules.errors import DomainError, Overloaded, Unavailable
 from actors.rules.readings import Batch
 from services.shards import PATIENCE_S, Backoff, Shards, meaning_of, now_us
@@ -30,6 +31,8 @@ from services.tag_ids import shards_of
 
 U1 = npt.NDArray[np.uint8]
 I8 = npt.NDArray[np.int64]
+I4 = npt.NDArray[np.int32]
+F8 = npt.NDArray[np.float64]
 
 CALLS_IN_FLIGHT = 2
 """Calls to one shard at a time: one is committed while the next is judged."""
@@ -172,20 +175,66 @@ def _together(messages: Sequence[_Message]) -> tuple[Sequence[str], Batch]:
 
 def _split(ids: Sequence[str], batch: Batch, shard_of_tag: npt.NDArray[np.int32]) -> list[tuple[int, bytes, Batch, I8 | slice]]:
     """(shard, its ids joined by line ends, its readings, which rows these are) for each shard that has any."""
-    used = np.zeros(len(ids), np.bool_)
-    used[batch.tag] = True
-    present = np.flatnonzero(np.bincount(shard_of_tag[used])).tolist()
-    shard_of_row = shard_of_tag[batch.tag] if len(present) > 1 else None
-    index = np.zeros(len(ids), np.int32)
+    n, many = len(batch), len(batch.codes)
+    shards = int(shard_of_tag.max(initial=0)) + 1
+    rows_of, ids_of = np.zeros(shards + 1, np.int64), np.zeros(shards + 1, np.int64)
+    number = np.full(len(ids), -1, np.int32)
+    _count(frozen(batch.tag), shard_of_tag, number, rows_of, ids_of)
+    rows, tag = np.empty(n, np.int64), np.empty(n, np.int32)
+    times, values = np.empty((3, n), np.int64), np.empty(many * n)
+    _deal(
+        frozen(batch.tag), frozen(batch.sensed_us), frozen(batch.boot), frozen(batch.sequence), frozen(batch.values),
+        shard_of_tag, number, rows_of, rows, tag, times, values,
+    )  # fmt: skip
+    chosen = np.empty(int(ids_of[-1]), np.int64)
+    known = np.flatnonzero(number >= 0)
+    chosen[ids_of[shard_of_tag[known]] + number[known]] = known
     parts: list[tuple[int, bytes, Batch, I8 | slice]] = []
-    for shard in present:
-        tags = np.flatnonzero(used & (shard_of_tag == shard))
-        index[tags] = np.arange(len(tags), dtype=np.int32)
-        rows: I8 | slice = slice(None) if shard_of_row is None else np.flatnonzero(shard_of_row == shard)
-        mine = batch if isinstance(rows, slice) else readings.subset(batch, rows)
-        part = Batch(index[mine.tag], mine.sensed_us, mine.boot, mine.sequence, mine.codes, mine.values)
-        parts.append((shard, "\n".join([ids[tag] for tag in tags.tolist()]).encode(), part, rows))
+    for shard in np.flatnonzero(np.diff(rows_of)).tolist():
+        low, high = int(rows_of[shard]), int(rows_of[shard + 1])
+        mine = values[many * low : many * high].reshape(many, high - low)
+        part = Batch(tag[low:high], times[0, low:high], times[1, low:high], times[2, low:high], batch.codes, mine)
+        names = "\n".join([ids[at] for at in chosen[ids_of[shard] : ids_of[shard + 1]].tolist()]).encode()
+        parts.append((shard, names, part, rows[low:high]))
     return parts
+
+
+@compiled
+def _count(tag: I4, shard_of_tag: I4, number: I4, rows_of: I8, ids_of: I8) -> None:
+    """Number the tags that have readings, each shard's by themselves; rows_of, ids_of: where each shard's rows and ids begin."""
+    for row in range(len(tag)):
+        shard = shard_of_tag[tag[row]]
+        rows_of[shard + 1] += 1
+        number[tag[row]] = 0
+    for at in range(len(number)):
+        if number[at] == 0:
+            shard = shard_of_tag[at]
+            number[at] = ids_of[shard + 1]
+            ids_of[shard + 1] += 1
+    for shard in range(len(rows_of) - 1):
+        rows_of[shard + 1] += rows_of[shard]
+        ids_of[shard + 1] += ids_of[shard]
+
+
+@compiled
+def _deal(
+    tag: I4, sensed_us: I8, boot: I8, sequence: I8, values: F8, shard_of_tag: I4, number: I4, rows_of: I8,
+    rows: I8, tags: I4, times: I8, dealt: F8,
+) -> None:  # fmt: skip
+    """Each shard's rows together, in their order: where they came from, and their columns. A shard's values are a block of their own."""
+    place = rows_of.copy()
+    many = len(values)
+    for row in range(len(tag)):
+        shard = shard_of_tag[tag[row]]
+        at = place[shard]
+        place[shard] += 1
+        rows[at], tags[at] = row, number[tag[row]]
+        times[0, at], times[1, at], times[2, at] = sensed_us[row], boot[row], sequence[row]
+        low = rows_of[shard]
+        size = rows_of[shard + 1] - low
+        begin = many * low + at - low
+        for k in range(many):
+            dealt[begin + k * size] = values[k, row]
 
 
 def _size(batch: Batch) -> int:
@@ -346,3 +395,9 @@ class _Lane:
         one.over = True
         self._gatherer.bytes_in_flight -= one.size
         return True
+
+
+def warm_up() -> None:
+    """Compile (or load from the cache) what the first message would otherwise wait for."""
+    one = np.zeros(1, np.int64)
+    _split(["t"], Batch(np.zeros(1, np.int32), one, one, one, (0,), np.zeros((1, 1))), shards_of(["t"], 1))

@@ -1,8 +1,8 @@
 """ReadingRows to columns at the speed of bytes: a compiled walk over the message's own encoding.
 
 Reading a Python attribute of every field of every message costs 0.2 us each, presence as much again; a hundred thousand rows would
-hold the door's event loop for seconds. So the message (parsed and thereby proven well formed by protobuf) is encoded again without
-unknown fields, and this kernel reads that encoding. A property test holds it equal to reading attribute by attribute.
+hold the door's event loop for seconds. So the message (parsed and thereby proven well formed by protobuf) is encoded again, and this
+kernel reads that encoding. A property test holds it equal to reading attribute by attribute.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _FIRST_MEASUREMENT = telemetry_pb2.Reading.TEMPERATURE_C_FIELD_NUMBER
 _LAST_MEASUREMENT = telemetry_pb2.Reading.O2_PCT_FIELD_NUMBER
 _POSITION = telemetry_pb2.Reading.POSITION_FIELD_NUMBER
 _TAG_ID, _SENSED, _BOOT, _SEQUENCE = 1, 2, 3, 4
-_FIXED64, _BYTES = 1, 2
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 class Rows(NamedTuple):
@@ -38,21 +38,53 @@ class Rows(NamedTuple):
 
 
 def read(rows: telemetry_pb2.ReadingRows) -> Rows:
-    """The readings of the message as columns, with every column code; `rows` loses fields that this version does not know."""
+    """The readings of the message as columns, with every column code; fields that this version does not know are passed over."""
     n = len(rows.readings)
-    rows.DiscardUnknownFields()
     raw = rows.SerializeToString()
     start, length = np.zeros(n, np.int32), np.zeros(n, np.int32)
-    sensed_us = np.zeros(n, np.int64)
-    boot, sequence = np.full(n, NO_SEQUENCE, np.int64), np.full(n, NO_SEQUENCE, np.int64)
-    values, present = np.full((len(COLUMNS), n), np.nan), np.zeros((len(COLUMNS), n), np.bool_)
-    if not _read(np.frombuffer(raw, np.uint8), start, length, sensed_us.view(np.uint8), boot.view(np.uint8), sequence.view(np.uint8),
-                 values.view(np.uint8), present):  # fmt: skip
+    times = np.zeros((3, n), np.int64)
+    times[1:] = NO_SEQUENCE
+    values, present = np.empty((len(COLUMNS), n)), np.zeros((len(COLUMNS), n), np.bool_)
+    values.fill(np.nan)
+    buffer = np.frombuffer(raw, np.uint8)
+    if not _read(buffer, start, length, times.view(np.uint8), values.view(np.uint8), present):
         raise AssertionError("protobuf gave an encoding that the row reader does not follow")
-    index: dict[bytes, int] = {}
-    number = index.setdefault
-    tag = [number(raw[a:b], len(index)) for a, b in zip(start.tolist(), (start + length).tolist(), strict=True)]
-    return Rows([each.decode() for each in index], np.array(tag, np.int32), sensed_us, boot, sequence, values, present)
+    size = 16
+    while size < 2 * n:
+        size *= 2
+    tag, first = np.empty(n, np.int32), np.empty(n, np.int32)
+    many = _same_ids(buffer, start, length, np.full(size, -1, np.int32), tag, first)
+    ids = [raw[a : a + b].decode() for a, b in zip(start[first[:many]].tolist(), length[first[:many]].tolist(), strict=True)]
+    return Rows(ids, tag, times[0], times[1], times[2], values, present)
+
+
+@nb.njit(cache=True, nogil=True)
+def _same_ids(raw: U1, start: I4, length: I4, slots: I4, tag: I4, first: I4) -> int:
+    """Number the different ids in the order of their first rows; `slots` (all -1, a power of two long) is a hash table of rows."""
+    many, mask = 0, len(slots) - 1
+    for row in range(len(start)):
+        a, size = start[row], length[row]
+        key = np.uint64(1469598103934665603)  # FNV-1a
+        for k in range(size):
+            key = (key ^ np.uint64(raw[a + k])) * np.uint64(1099511628211)
+        at = np.int64((key ^ (key >> np.uint64(32))) & np.uint64(mask))
+        while slots[at] >= 0:
+            other = slots[at]
+            same = length[other] == size
+            k = 0
+            while same and k < size:
+                same = raw[start[other] + k] == raw[a + k]
+                k += 1
+            if same:
+                tag[row] = tag[other]
+                break
+            at = (at + 1) & mask
+        else:
+            slots[at] = row
+            tag[row] = many
+            first[many] = row
+            many += 1
+    return many
 
 
 @nb.njit(cache=True, nogil=True)
@@ -76,36 +108,56 @@ def _copy8(raw: U1, at: int, into: U1, item: int) -> None:
 
 
 @nb.njit(cache=True, nogil=True)
-def _read(raw: U1, start: I4, length: I4, sensed: U1, boot: U1, sequence: U1, values: U1, present: B1) -> bool:
-    """Fill the columns (given as bytes where they are eight bytes wide). False where the encoding is not what it must be."""
+def _passed(raw: U1, at: int, kind: int, end: int) -> int:
+    """The place after a field that is not known here, whose value begins at `at`; -1 where it does not end."""
+    if kind == _VARINT:
+        _, at = _varint(raw, at)
+    elif kind == _FIXED64:
+        at += 8
+    elif kind == _FIXED32:
+        at += 4
+    elif kind == _BYTES:
+        size, at = _varint(raw, at)
+        if at >= 0:
+            at = at + size if 0 <= size <= end - at else -1
+    else:
+        return -1
+    return at if at <= end else -1
+
+
+@nb.njit(cache=True, nogil=True)
+def _read(raw: U1, start: I4, length: I4, times: U1, values: U1, present: B1) -> bool:
+    """Fill the columns (given as bytes where they are eight bytes wide). False where the encoding is not what it must be.
+
+    times: sensed time, boot and sequence.
+    """
     n = len(start)
     at, row = 0, 0
     while at < len(raw):
         key, at = _varint(raw, at)
-        if at < 0 or key != (1 << 3 | _BYTES) or row >= n:
+        if at < 0:
             return False
+        if key != (1 << 3 | _BYTES):
+            at = _passed(raw, at, key & 7, len(raw))
+            if at < 0:
+                return False
+            continue
         size, at = _varint(raw, at)
         end = at + size
-        if at < 0 or size < 0 or end > len(raw):
+        if at < 0 or size < 0 or end > len(raw) or row >= n:
             return False
         while at < end:
             key, at = _varint(raw, at)
             if at < 0:
                 return False
             field, kind = key >> 3, key & 7
-            if kind == _FIXED64 and at + 8 <= end:
-                if field == _SENSED:
-                    _copy8(raw, at, sensed, row)
-                elif field == _BOOT:
-                    _copy8(raw, at, boot, row)
-                elif field == _SEQUENCE:
-                    _copy8(raw, at, sequence, row)
-                elif _FIRST_MEASUREMENT <= field <= _LAST_MEASUREMENT:
-                    code = field - _FIRST_MEASUREMENT
-                    _copy8(raw, at, values[code], row)
-                    present[code, row] = True
-                else:
-                    return False
+            if kind == _FIXED64 and at + 8 <= end and _SENSED <= field <= _SEQUENCE:
+                _copy8(raw, at, times[field - _SENSED], row)
+                at += 8
+            elif kind == _FIXED64 and at + 8 <= end and _FIRST_MEASUREMENT <= field <= _LAST_MEASUREMENT:
+                code = field - _FIRST_MEASUREMENT
+                _copy8(raw, at, values[code], row)
+                present[code, row] = True
                 at += 8
             elif kind == _BYTES and field in (_TAG_ID, _POSITION):
                 size, at = _varint(raw, at)
@@ -122,15 +174,22 @@ def _read(raw: U1, start: I4, length: I4, sensed: U1, boot: U1, sequence: U1, va
                     inner = at
                     while inner < at + size:
                         key, inner = _varint(raw, inner)
-                        part = key >> 3
-                        if inner < 0 or key & 7 != _FIXED64 or not 1 <= part <= 4 or inner + 8 > at + size:
+                        if inner < 0:
                             return False
-                        _copy8(raw, inner, values[LATITUDE + part - 1], row)
-                        present[LATITUDE + part - 1, row] = True
-                        inner += 8
+                        part = key >> 3
+                        if key & 7 == _FIXED64 and 1 <= part <= 4 and inner + 8 <= at + size:
+                            _copy8(raw, inner, values[LATITUDE + part - 1], row)
+                            present[LATITUDE + part - 1, row] = True
+                            inner += 8
+                        else:
+                            inner = _passed(raw, inner, key & 7, at + size)
+                            if inner < 0:
+                                return False
                 at += size
             else:
-                return False
+                at = _passed(raw, at, kind, end)
+                if at < 0:
+                    return False
         row += 1
     return row == n
 

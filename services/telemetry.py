@@ -75,7 +75,7 @@ class Telemetry(telemetry_pb2_grpc.TelemetryServiceServicer):
                 async for request in request_iterator:
                     size = request.ByteSize()
                     await room.take(size)
-                    task = asyncio.create_task(self._answer(request, context))
+                    task = asyncio.create_task(self._answer(request, context, size))
                     working.add(task)
                     task.add_done_callback(working.discard)
                     task.add_done_callback(partial(room.given_back, size))
@@ -108,18 +108,20 @@ class Telemetry(telemetry_pb2_grpc.TelemetryServiceServicer):
             raise InvalidArgument("must be given", field="batch")
         return telemetry_pb2.IngestBatchResponse(result=await self._ingest(request.batch, context))
 
-    async def _answer(self, request: telemetry_pb2.IngestRequest, context: Context) -> telemetry_pb2.IngestResponse:
+    async def _answer(self, request: telemetry_pb2.IngestRequest, context: Context, size: int) -> telemetry_pb2.IngestResponse:
         received_us = now_us()
         try:
-            return await self._ingest(request, context)
+            return await self._ingest(request, context, size)
         except DomainError as error:
             return telemetry_pb2.IngestResponse(
                 batch_id=request.batch_id[: wire.BATCH_ID_MAX], error=status_of(error), received_time=check.timestamp(received_us)
             )
 
-    async def _ingest(self, request: telemetry_pb2.IngestRequest, context: Context) -> telemetry_pb2.IngestResponse:
+    async def _ingest(
+        self, request: telemetry_pb2.IngestRequest, context: Context, size: int | None = None
+    ) -> telemetry_pb2.IngestResponse:
         received_us = now_us()
-        decoded = wire.decode(request, received_us)
+        decoded = wire.decode(request, received_us, size)
         status = np.full(decoded.total, REFUSED, np.uint8)
         refusals, number = decoded.refusals, 0
         if len(decoded.batch):

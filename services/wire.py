@@ -52,10 +52,14 @@ class Decoded:
     refusals: list[Refusal]
 
 
-def decode(request: telemetry_pb2.IngestRequest, received_us: int) -> Decoded:
-    """The readings of a message. Raises InvalidArgument where the message as a whole cannot be taken."""
-    if request.ByteSize() > BYTES_MAX:
-        raise InvalidArgument(f"a message has at most {BYTES_MAX} bytes", value=request.ByteSize())
+def decode(request: telemetry_pb2.IngestRequest, received_us: int, size: int | None = None) -> Decoded:
+    """The readings of a message. `size`: its ByteSize() where that is known, for protobuf counts anew each time.
+
+    Raises InvalidArgument where the message as a whole cannot be taken.
+    """
+    size = request.ByteSize() if size is None else size
+    if size > BYTES_MAX:
+        raise InvalidArgument(f"a message has at most {BYTES_MAX} bytes", value=size)
     if len(request.batch_id) > BATCH_ID_MAX or not (request.batch_id == "" or request.batch_id.isprintable()):
         raise InvalidArgument(f"must be at most {BATCH_ID_MAX} printable characters", field="batch_id", value=request.batch_id)
     payload = request.WhichOneof("payload")
