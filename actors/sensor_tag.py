@@ -122,9 +122,12 @@ def without(groups: Groups, tags: I4) -> Groups:
 class SensorTags:
     """See the module. `shard` is this shard's number; `ring_bytes` bounds the recent readings held."""
 
-    def __init__(self, shard: int, ring_bytes: int, reads: Reads, auto_register: bool = True) -> None:
+    def __init__(
+        self, shard: int, ring_bytes: int, reads: Reads, auto_register: bool = True, silence_floor_us: int = clock.SILENCE_FLOOR_US
+    ) -> None:
         self.shard = shard
         self.auto_register = auto_register
+        self.silence_floor_us = silence_floor_us
         self.reads = reads
         self.ids = TagNames()
         self.counter = 0
@@ -381,6 +384,7 @@ class SensorTags:
         if body is not None:
             clock.apply(self, body, moved.changes)
             self.seal(moved, body)
+            moved.answer = len(body["silent"]) == clock.SILENCES_AT_ONCE  # there may be more
         return moved
 
     def seal(self, moved: Moved, body: dict[str, Any]) -> None:

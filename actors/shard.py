@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 import threading
 import time
 from concurrent.futures import Future
@@ -33,6 +34,7 @@ from actors.journal.database import reachable
 from actors.journal.prepared import AlertAction, CommitResult, JournalEntry, PreparedCommit
 from actors.journal.queries_tags import TagReads
 from actors.journal.store import open_store
+from actors.journal.tables import Custody, Tag
 from actors.part import Part
 from actors.rules.errors import DomainError, InvalidArgument, StorageFull, Superseded, Unavailable
 from actors.sensor_tag import Moved, SensorTags
@@ -52,6 +54,11 @@ SORT_S = 2.0
 BUSY_SHARE, BURST_S = 4, 300.0
 """Sorting gives way where live readings take more than a fourth of the time, for so many seconds: then it must go on, or never ends."""
 
+SWITCH_S = 0.0005
+"""A call that waits for its commit must not wait five milliseconds more, Python's default, while another thread computes."""
+WRITING_MOST = 4_096
+"""Past so many tags whose rows were written, those that are durable are forgotten."""
+
 ALERT_ACTIONS = ("acknowledge", "assign", "comment", "resolve")
 
 
@@ -69,6 +76,7 @@ class ShardConfig:
     tick_s: float = 5.0
     heartbeat_s: float = 1.0
     auto_register: bool = True
+    silence_floor_s: float = 60.0
 
 
 @dataclass(slots=True)
@@ -87,17 +95,19 @@ def process_started() -> str:
         return ""
 
 
-@ray.remote(max_concurrency=32, concurrency_groups={"ask": 8, "command": 8, "look": 2})  # type: ignore[call-overload]
+@ray.remote(max_concurrency=32, concurrency_groups={"ask": 8, "command": 16, "look": 2})  # type: ignore[call-overload]
 class Shard:
     """See the module. All public methods can be called from any Ray driver; see `actors.directory` for handles."""
 
     def __init__(self, number: int, config: ShardConfig) -> None:
         allocator.give_back_regularly()
+        sys.setswitchinterval(SWITCH_S)
         self.number = number
         self.config = config
         self._state = threading.RLock()  # one call at a time sees and moves the tags
         self._business = threading.RLock()  # one decision at a time
         self._pending: list[Future[CommitResult]] = []
+        self._writing: dict[str, Future[CommitResult]] = {}  # by tag the newest commit that writes its row or custodies
         self._failed: BaseException | None = None
         self._stopping = threading.Event()
         self._mail = threading.Event()
@@ -203,11 +213,14 @@ class Shard:
     @reachable()
     def tick(self, at_us: int) -> None:
         """What the clock decides, as the shard's own clock does at every tick."""
-        with self._state:
-            self._ready()
-            moved = self._guarded(lambda: self.tags.tick(at_us))
-            future = self._commit_moved(moved, at_us)
-        self._wait(future)
+        more = True
+        while more:
+            with self._state:
+                self._ready()
+                moved = self._guarded(lambda: self.tags.tick(at_us))
+                future = self._commit_moved(moved, at_us)
+            self._wait(future)
+            more = bool(moved.answer)
         with self._business:
             decision = self.shipments.tick(at_us)
             if decision is not None and decision.changes:
@@ -232,6 +245,10 @@ class Shard:
         future.add_done_callback(self._done)
         self._pending = [one for one in self._pending if not one.done()]
         self._pending.append(future)
+        if len(self._writing) > WRITING_MOST:
+            self._writing = {tag_id: one for tag_id, one in self._writing.items() if not one.done()}
+        self._writing.update((row.tag_id, future) for row in (*commit.inserts, *commit.upserts) if isinstance(row, Tag | Custody))
+        self._writing.update((row["tag_id"], future) for model, many in commit.bulk_upserts if model is Tag for row in many)
         return future
 
     def _done(self, future: Future[CommitResult]) -> None:
@@ -255,9 +272,11 @@ class Shard:
         except (Unavailable, Superseded) as error:
             raise Unavailable(f"the commit did not go through: {error}", retry_after_s=0.2) from error
 
-    def _settled(self) -> None:
-        """Every commit given so far is durable. Raises Unavailable where one failed."""
-        for future in list(self._pending):
+    def _settled(self, tag_id: str | None = None) -> None:
+        """Every commit given so far is durable, or of one tag those that write its own row and custodies. Raises Unavailable where one
+        failed. So commands of many tags are committed together.
+        """
+        for future in [self._writing.get(tag_id)] if tag_id is not None else list(self._pending):
             self._wait(future)
 
     def _commit_decision(self, decision: Decision, at_us: int, mailbox_done: list[int] | None = None) -> CommitResult:
@@ -346,14 +365,14 @@ class Shard:
         started = time.monotonic()
         found = snapshot.load(self.store.engine, self.number)
         self.sequence = 0
-        self.tags = SensorTags(self.number, self.config.ring_bytes, self.reads, self.config.auto_register)
+        self.tags = self._no_tags()
         if found is not None:
             try:
                 self.tags.restore(found[1])
                 self.sequence = found[0]
             except ValueError as error:
                 log.warning("shard %d: %s; folding the whole journal", self.number, error)
-                self.tags = SensorTags(self.number, self.config.ring_bytes, self.reads, self.config.auto_register)
+                self.tags = self._no_tags()
         self.sequence, count, left_out = recovery.fold(self.tags, self.reads, self.sequence)
         if self.sequence != head:
             raise Unavailable(f"the journal of shard {self.number} ends at {self.sequence}, its head is {head}")
@@ -361,6 +380,10 @@ class Shard:
         self._since_snapshot = count if not left_out else self.config.snapshot_readings
         self._snapshot_at = found[0] if found is not None else 0
         log.info("shard %d: %d readings replayed in %.2f s", self.number, count, time.monotonic() - started)
+
+    def _no_tags(self) -> SensorTags:
+        given = self.config
+        return SensorTags(self.number, given.ring_bytes, self.reads, given.auto_register, round(given.silence_floor_s * 1e6))
 
     def _snapshot_if_due(self) -> None:
         with self._state:

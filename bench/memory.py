@@ -14,13 +14,15 @@ READINGS = 1_200_000
 """So many are sent at least in both cases, so that the rings of recent readings are full in both."""
 MINUTES = 3
 PER_SHIPMENT = 1_000
+PER_GATEWAY = 10_000
 FEW = 1_000
 
 
 def _measure(tags: int) -> dict[str, tuple[int, int]]:
     """(RSS, PSS) by kind of process of a system whose tags all ride on shipments and have sent readings, when nothing goes on."""
     minutes = max(MINUTES, -(-READINGS // tags))
-    work = replace(new_workload(tags, minutes, 8), tags_per_shipment=min(PER_SHIPMENT, tags))
+    gateways = max(8, tags // PER_GATEWAY)
+    work = replace(new_workload(tags, minutes, gateways), tags_per_shipment=min(PER_SHIPMENT, tags))
     with started(work, ring_bytes=1 << 20) as system:
         with Clients(system.target, work, processes=1, size=10_000, rows=False, streams=8, window=2, connections=8) as clients:
             step = max(1, 500_000 // tags)

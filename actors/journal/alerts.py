@@ -249,10 +249,13 @@ def _raise(old: Alert | None, change: Condition, now_us: int) -> Outcome | None:
         told |= {**_open_again(old), "ended_us": None}
         return _changed(old, told, "reopened", now_us, cause=change.cause)
     ordinal = 1 if old is None else old.ordinal + 1
-    alert = Alert(
-        alert_id=alert_id_of(change.key, ordinal), key=change.key, ordinal=ordinal, kind=change.kind, carrier=change.carrier,
-        tag_id=change.tag_id, fence_id=change.fence_id, metric=change.metric, started_us=change.at_us,
-        tags=[change.tag_id] if change.tag_id else [], raised_us=now_us, updated_us=now_us, **told,
+    alert = record(
+        Alert,
+        {
+            "alert_id": alert_id_of(change.key, ordinal), "key": change.key, "ordinal": ordinal, "kind": change.kind,
+            "carrier": change.carrier, "tag_id": change.tag_id, "fence_id": change.fence_id, "metric": change.metric,
+            "started_us": change.at_us, "tags": [change.tag_id] if change.tag_id else [], "raised_us": now_us, "updated_us": now_us, **told,
+        },
     )  # fmt: skip
     return Outcome(alert, _history(alert, "raised", now_us, cause=change.cause))
 

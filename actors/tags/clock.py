@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from actors.journal.prepared import Condition
+from actors.rules.readings import FOREVER_US
 from actors.tags.changes import Changes
 from actors.tags.columns import MIN_US
 
@@ -23,6 +24,15 @@ SILENT_AFTER = 3
 LEARNT_AFTER = 5
 """Readings after which a learnt interval is believed."""
 
+SILENCE_FLOOR_US = 60_000_000
+"""With a learnt interval a tag is never silent before this time, for one that sends every second pauses for many small reasons (ours).
+
+Where the interval is configured, three of it decide, however short it is.
+"""
+
+SILENCES_AT_ONCE = 1_000
+"""One tick tells of at most so many: when a gateway of a hundred thousand tags goes away, readings of others are judged between."""
+
 Key = tuple[int, int, int]
 """(sensed_us, boot, sequence) of a reading."""
 
@@ -30,16 +40,16 @@ Key = tuple[int, int, int]
 def decide(tags: SensorTags, now_us: int) -> dict[str, Any] | None:
     """The body of a tick that has something to decide; None where it has not."""
     rows = tags.head.tags[: tags.head.size]
-    learnt_us = np.where(rows["accepted"] >= LEARNT_AFTER, rows["usual_interval_us"], 0)
-    usual_us = learnt_us
+    learnt = (rows["accepted"] >= LEARNT_AFTER) & (rows["usual_interval_us"] > 0)
+    after_us = np.where(learnt, np.maximum(SILENT_AFTER * rows["usual_interval_us"], tags.silence_floor_us), FOREVER_US)
     for tag, interval_us in tags.head.set_interval_us.items():
-        usual_us[tag] = interval_us
+        after_us[tag] = SILENT_AFTER * interval_us
     heard = (rows["silent"] == 0) & (rows["received_us"] > MIN_US)
-    silent = (usual_us > 0) & heard & (now_us - rows["received_us"] > SILENT_AFTER * usual_us)
+    silent = np.flatnonzero(heard & (now_us - rows["received_us"] > after_us))[:SILENCES_AT_ONCE]
     released = {str(tag): due for tag, keys in tags.held.items() if (due := sorted(key for key in keys if key[0] <= now_us))}
-    if not silent.any() and not released:
+    if not len(silent) and not released:
         return None
-    return {"now_us": now_us, "silent": np.flatnonzero(silent).tolist(), "released": released}
+    return {"now_us": now_us, "silent": silent.tolist(), "released": released}
 
 
 def apply(tags: SensorTags, body: Mapping[str, Any], changes: Changes) -> None:

@@ -277,7 +277,7 @@ class TagTwin(_message.Message):
     battery_v: _builtins.float
     """Newest METRIC_BATTERY_V, where there is one."""
     silent: _builtins.bool
-    """No reading for three usual intervals, by the server's clock."""
+    """No reading for three usual intervals, by the server's clock; where the interval is a learned one, for a minute at least (the setting WAYBILL_SILENCE_FLOOR_S)."""
     usual_interval_s: _builtins.float
     """In force: the registered one, else the learned one; absent while it is unknown."""
     usual_interval_learned: _builtins.bool
@@ -385,9 +385,9 @@ class TagCounters(_message.Message):
     late: _builtins.int
     """Accepted readings that were older than the newest known of the tag."""
     fail: _builtins.int
-    """Values flagged fail by the quality settings of now."""
+    """Values of the 31 days before its newest reading that are flagged fail by the quality settings of now."""
     suspect: _builtins.int
-    """Values flagged suspect by the quality settings of now."""
+    """The same, flagged suspect."""
     future: _builtins.int
     """Accepted readings whose sensed time is still in the future."""
     def __init__(
