@@ -125,7 +125,7 @@ def _cards(found: Result, differences: list[dict[str, Any]], shipments: list[dic
         ),
         Card(
             "Alerts and lots",
-            f"{after - before:+,} alerts".replace("-", "−"),
+            f"{after - before:+,} alerts".replace("-", "−") if after != before else "As many alerts",
             [
                 f"{before:,} before, {after:,} after",
                 f"{plural(len(lots), 'lot')} touched{': ' + ', '.join(lots[:4]) if lots else ''}" + (" and more" if len(lots) > 4 else ""),
@@ -220,9 +220,11 @@ def _journey(shipment_id: str, journey: Journey, mine: list[dict[str, Any]], wha
     old = [Threshold(value, f"{name} before", "limit-old") for name, value in journey.before if (name, value) not in new]
     limits += [one for one in old if what_if and low - reach <= one.value <= high + reach]
     yield Words(f"{shipment_id}: {plural(len(mine), 'difference')} of excursions")
-    plot = Plot(time_plot(series, span, unit="°C", limits=limits, spans=spans, height=240.0), f"Blue: tag {first.tag_id}.")
     track = _track(lines, spans)
-    yield plot if track is None else Beside([Plot(plot.figure, plot.caption)], [track])
+    width, height = (960.0, 240.0) if track is None else (560.0, 340.0)
+    figure = time_plot(series, span, unit="°C", limits=limits, spans=spans, width=width, height=height)
+    plot = Plot(figure, f"Blue: tag {first.tag_id}.")
+    yield plot if track is None else Beside([plot], [track])
 
 
 def _track(lines: list[Any], spans: list[Span]) -> Plot | None:
@@ -237,7 +239,7 @@ def _track(lines: list[Any], spans: list[Span]) -> Plot | None:
                     hot |= (times >= one.from_us) & (times < one.until_us)
             tracks.append(maps.Track(line.latitude_deg[there], line.longitude_deg[there], hot))
     figure = maps.journey_map(tracks, [])
-    return None if figure is None else Plot(figure, "Track; red: in an excursion after.")
+    return None if figure is None else Plot(figure, "Track; red: in an excursion after.", framed=True)
 
 
 def _excursions(differences: list[dict[str, Any]]) -> Section | None:

@@ -80,10 +80,11 @@ class Facts:
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure with the words that say what it shows (also read aloud instead of it)."""
+    """A figure with the words that say what it shows (also read aloud instead of it). `framed`: with a line round it, as maps have."""
 
     figure: Figure
     caption: str
+    framed: bool = False
 
 
 @dataclass(frozen=True)

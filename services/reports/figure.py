@@ -82,8 +82,8 @@ STYLES: dict[str, Style] = {
     "end": Style(fill="paper", stroke="ink", width=1.6),
     "place": Style(fill="ink", stroke="paper", width=3.0, size=11.5, bold=True),
     "scale": Style(stroke="dim", width=1.4),
-    "bar": Style(fill="line"),
-    "bar-2": Style(fill="other"),
+    "after": Style(fill="line"),
+    "before": Style(fill="other"),
 }
 """Every style a figure may name."""
 

@@ -73,7 +73,7 @@ def _part(part: Part) -> str:
         return f'<dl class="facts{" fixed" if part.fixed else ""}">{pairs}</dl>'
     if isinstance(part, Plot):
         caption = f"<figcaption>{escape(part.caption)}</figcaption>"
-        return f'<figure class="{"map" if part.figure.width < 800 else "plot"}">{svg(part.figure, part.caption)}{caption}</figure>'
+        return f'<figure class="{"framed" if part.framed else "open"}">{svg(part.figure, part.caption)}{caption}</figure>'
     return f'<div class="beside"><div>{_parts(part.left)}</div><div>{_parts(part.right)}</div></div>'
 
 

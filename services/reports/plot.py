@@ -215,9 +215,9 @@ def day_bars(days: Sequence[str], before: Sequence[float], after: Sequence[float
         x = LEFT + k * slot
         wide = min(26.0, slot * 0.38)
         middle = x + slot / 2
-        for value, left, style, word in ((old, middle - wide, "bar-2", "before"), (new, middle, "bar", "after")):
+        for value, left, word in ((old, middle - wide, "before"), (new, middle, "after")):
             y = frame.y(value)
-            shapes.append(Box(left, y, wide - 1, frame.bottom - y, style, f"{day}: {value:g} {word}"))
+            shapes.append(Box(left, y, wide - 1, frame.bottom - y, word, f"{day}: {value:g} {word}"))
         if k % every == 0:
             shapes.append(Label(middle, frame.bottom + 16, day, "tick", "middle"))
     shapes.append(Line(np.array([[LEFT, frame.bottom], [frame.right, frame.bottom]]), "axis"))
