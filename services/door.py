@@ -289,7 +289,8 @@ def main() -> int:
     except (ConfigError, json.JSONDecodeError) as error:
         print(f"door: {error}", file=sys.stderr)
         return 2
-    return 0
+    logging.shutdown()
+    os._exit(0)  # what was taken is answered, and a door holds nothing: the farewell of Ray's driver would only take time
 
 
 if __name__ == "__main__":
