@@ -244,7 +244,15 @@ def publish(
     connection: Connection, parts: Sequence[ArchivePart], carriers: Sequence[ArchivedCarrier], custodies: Sequence[ArchivedCustody],
     replaced: Sequence[str], scanned: Mapping[int, int],
 ) -> None:  # fmt: skip
-    """From now on these parts count and `replaced` do not. scanned: entry numbers up to which shards were looked through."""
+    """From now on these parts count and `replaced` do not. scanned: entry numbers up to which shards were looked through.
+
+    Raises FailedPrecondition where another run has archived one of the carriers meanwhile.
+    """
+    allowed = {*replaced, *(one.part_id for one in parts)}
+    for some in rows.chunks([one.carrier for one in carriers]):
+        for row in connection.execute(select(CARRIER.c.carrier, CARRIER.c.part_id).where(CARRIER.c.carrier.in_(some))):
+            if row.part_id not in allowed:
+                raise FailedPrecondition("was archived by another run meanwhile: run again", field="carrier", value=row.carrier)
     for part_id in replaced:
         moved = {one.carrier for one in carriers}
         left = [
@@ -378,3 +386,11 @@ def replays(session: Session, *, after: tuple[int, str] | None = None, limit: in
 def replay(session: Session, replay_id: str) -> Replay | None:
     """A replay."""
     return session.get(Replay, replay_id)
+
+
+def tag_ids(engine: Engine, shard: int) -> dict[int, str]:
+    """The ids of a shard's tags by local index."""
+    with engine.connect() as connection:
+        return {
+            row.local_index: row.tag_id for row in connection.execute(select(TAG.c.local_index, TAG.c.tag_id).where(TAG.c.shard == shard))
+        }

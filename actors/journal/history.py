@@ -56,11 +56,9 @@ def read_rows(
         known = quarantine.known(connection, shard)
         dropped = archived.dropped_sequence(connection, shard) if len(tags) else 0
         if dropped:
-            for rest in archived.read_tags(connection, shard, list(tags), from_us, until_us, dropped):
-                part = _found(rest, wanted, from_us, until_us, before_sequence)
-                if len(part):
-                    parts.append(part)
-                    in_order = False
+            for part in _archived(connection, shard, tags, from_us, until_us, dropped):
+                parts.append(_found(part, wanted, from_us, until_us, before_sequence))
+                in_order = False
         after = segments.sorted_sequence(connection, shard) if len(tags) else 0
         if after:
             for page in segments.read_tags(connection, shard, ascending, from_us, until_us, known):
@@ -80,6 +78,16 @@ def read_rows(
     if not in_order:
         found = pages.in_journal_order(found)
     return wanted[found.batch.tag], found
+
+
+def _archived(connection: Connection, shard: int, tags: Sequence[int], from_us: int, until_us: int, upto: int) -> list[Rows]:
+    """What the archive has of entries up to `upto`, each reading once: one that was dropped before its journey closed is there twice."""
+    parts = list(archived.read_tags(connection, shard, tags, from_us, until_us, upto))
+    if not parts:
+        return []
+    found = pages.concatenate(parts)
+    _, first = np.unique(found.journal << 24 | found.row, return_index=True)
+    return [pages.subset(found, first) if len(first) < len(found) else found]
 
 
 def _found(part: Rows, wanted: I4, from_us: int, until_us: int, before_sequence: int | None) -> Rows:

@@ -7,7 +7,7 @@ import sys
 import typer
 from rich.markup import escape
 
-from cluster.cli import alerts, erp, feeding, history, holds, keys, outbox, reports, shipments, stock, system, tags
+from cluster.cli import alerts, archive, backup, erp, feeding, history, holds, keys, outbox, replay, reports, shipments, stock, system, tags
 from cluster.cli.common import Failed, err, show_problem
 from cluster.client import Problem
 from cluster.processes import StartError
@@ -24,12 +24,16 @@ app = typer.Typer(
 app.command("up")(system.up)
 app.command("demo")(system.demo)
 app.command("status")(system.status)
+app.command("backup")(backup.backup)
+app.command("restore")(backup.restore)
 app.command("simulate")(feeding.simulate)
 app.command("import")(feeding.import_)
 app.add_typer(shipments.app, name="shipment")
 shipments.app.command("report")(reports.shipment_report)
 app.add_typer(reports.app, name="report")
 app.add_typer(history.app, name="history")
+app.add_typer(archive.app, name="archive")
+app.add_typer(replay.app, name="replay")
 app.add_typer(keys.app, name="keys")
 app.command("alerts")(alerts.alerts)
 app.add_typer(alerts.app, name="alert")

@@ -94,7 +94,7 @@ def test_a_what_if_tells_what_would_be_otherwise_page_by_page(replays: Any, ship
         (replay_pb2.StartReplayRequest(kind=1, months=["2026-13"]), grpc.StatusCode.INVALID_ARGUMENT, "months[0]"),
         (replay_pb2.StartReplayRequest(kind=3, rules_json="[]"), grpc.StatusCode.INVALID_ARGUMENT, "rules_json"),
         (
-            replay_pb2.StartReplayRequest(kind=3, rules_json='{"limits": {"a": {"thresold": 1}}}'),
+            replay_pb2.StartReplayRequest(kind=3, rules_json='{"limits": {"a": {"top": 1}}}'),
             grpc.StatusCode.INVALID_ARGUMENT,
             "limits.a",
         ),
