@@ -157,7 +157,8 @@ class Running:
         if self.spare is not None:
             self.spare.end(0, first=signal.SIGKILL)  # it holds nothing
         self.spare = None
-        for number in self.shards if ray_serves else ():
+        keep = bool(self.settings.ray_address) and self.settings.keep_shards
+        for number in self.shards if ray_serves and not keep else ():
             _end_actor(self.settings, shard_name(number))
         if ray_serves and self.shards and not self.settings.ray_address:
             _end_actor(self.settings, REPLAYS)

@@ -95,6 +95,9 @@ class Settings(BaseModel):
     stop_timeout_s: Seconds = Field(10.0, description="How long a process may take to end before it is killed.")
 
     ray_address: str = Field("", description="Address of an existing Ray cluster to join; empty: start one on this machine.")
+    keep_shards: bool = Field(
+        False, description="In a Ray cluster that was joined: leave the shards running at the end, for other `waybill up` that serve them."
+    )
     ray_namespace: str = Field("waybill", min_length=1, description="Ray namespace of the shards: one for each system in a cluster.")
     ray_object_store_bytes: Annotated[int, Field(ge=80 << 20)] = Field(
         256 << 20, description="Shared memory for Ray's objects on this machine."
