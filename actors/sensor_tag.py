@@ -168,6 +168,7 @@ class SensorTags:
         """A new journal entry is in work: what was put into the ring before is in the journal."""
         self.priors, self.slow = {}, []
         self.moving = False
+        self.head.forget_idle()
         self.batch_begins = int(self.ring.head[0])
 
     def find(self, tag_id: str) -> int | None:

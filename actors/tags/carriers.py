@@ -22,6 +22,9 @@ from actors.rules.readings import FOREVER_US
 from actors.tags.columns import grown
 from actors.tags.records import Shapes
 
+IDLE = 1_024
+"""So many carriers that no tag rides on any more may be remembered: their plans may change once more, when they are closed."""
+
 
 @dataclass(frozen=True, slots=True)
 class TrackSpec:
@@ -47,6 +50,8 @@ class Carrier:
     """In the rulebook, as the tags' rows name it; -1 of one that is not kept."""
     shape: int = 0
     """Of its tags' rows."""
+    told: int = -1
+    """Revision of the plan by which the closed custodies on it were judged last, as far as this shard knows."""
 
     @property
     def judged_key(self) -> tuple[Any, ...]:
@@ -89,6 +94,8 @@ class Rulebook:
         self.ignoring: set[int] = set()
         """The numbers of the carriers of which some profile ignores the first time of a custody."""
         self._names: list[str] = []
+        self._free: list[int] = []
+        self._kept = 0
         self._limit_rows: dict[tuple[Limit, int], int] = {}
         self._window_slices: dict[tuple[tuple[int, int, int], ...], int] = {}
         self._alike: dict[Any, Any] = {}
@@ -101,9 +108,10 @@ class Rulebook:
         made = self._carrier(self._sharing(plan))
         made.tracks = self._alike.setdefault(tuple(made.tracks), made.tracks)
         made.shape = self.shapes.of(*fresh_rows(made, 0, 0))
-        made.number = len(self._names) if known is None else known.number
         if known is None:
-            self._names.append(plan.carrier)
+            made.number = self._number(plan.carrier)
+        else:
+            made.number, made.told = known.number, known.told
         if any(profile.ignore_us for profile in plan.profiles):
             self.ignoring.add(made.number)
         else:
@@ -116,6 +124,47 @@ class Rulebook:
         limits = self._alike.setdefault(("limits", tuple(plan.limits.items())), plan.limits)
         profiles = self._alike.setdefault(("profiles", plan.profiles), plan.profiles)
         return dataclasses.replace(plan, limits=limits, profiles=profiles)
+
+    def _number(self, name: str) -> int:
+        if self._free:
+            number = self._free.pop()
+            self._names[number] = name
+            return number
+        self._names.append(name)
+        return len(self._names) - 1
+
+    @property
+    def grown(self) -> bool:
+        """Whether so many carriers came since the last look that some may be idle."""
+        return len(self.carriers) > 2 * self._kept + IDLE
+
+    def forget(self, live: set[int]) -> npt.NDArray[np.int32] | None:
+        """Forget the carriers but those of these numbers, and the rows that only they used, where they are many.
+
+        Returns the new shape by the old one, None where nothing was forgotten. Rows of limits stay: what is stated names them.
+        """
+        idle = [carrier for carrier in self.carriers.values() if carrier.number not in live]
+        self._kept = len(self.carriers)
+        if len(idle) < max(IDLE, len(live)):
+            return None
+        old, shapes = self.carriers, np.zeros(len(self.shapes.first), np.int32)
+        self.carriers, self._kept = {}, len(live)
+        self.windows, self.windows_used = np.zeros(0, dtype=WINDOW), 0
+        self.fences, self.shapes = geofence.FenceTable(), Shapes()
+        self._window_slices, self._alike = {}, {}
+        for carrier in idle:
+            self._names[carrier.number] = ""
+            self._free.append(carrier.number)
+            self.ignoring.discard(carrier.number)
+        for name, carrier in old.items():
+            if carrier.number in live:
+                made = self._carrier(self._sharing(carrier.plan))
+                made.tracks = self._alike.setdefault(tuple(made.tracks), made.tracks)
+                made.number, made.told = carrier.number, carrier.told
+                made.shape = self.shapes.of(*fresh_rows(made, 0, 0))
+                shapes[carrier.shape] = made.shape
+                self.carriers[name] = made
+        return shapes
 
     def name_of(self, number: int) -> str:
         """The carrier of this number."""

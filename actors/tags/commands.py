@@ -314,9 +314,11 @@ def plan_changed(tags: SensorTags, arguments: Arguments, now_us: int) -> Moved:
     known = tags.head.rulebook.carriers.get(name)
     body = {"command": "plan", "plan": row.body}
     moved = _moved(body, None)
-    if known is not None and known.plan.revision >= row.revision:
+    if known is not None and known.told >= row.revision:
         return _moved(None, None)
-    same = known is not None and known.judged_key == tags.head.rulebook.of(Plan.from_data(row.body)).judged_key
+    # Where an assignment brought this plan before its message, nobody has judged the closed custodies by it yet.
+    newer = known is not None and known.plan.revision < row.revision
+    same = newer and known is not None and known.judged_key == tags.head.rulebook.of(Plan.from_data(row.body)).judged_key
     apply(tags, body, moved.changes)
     if not same:
         by_tag: dict[str, list[Custody]] = {}
@@ -347,11 +349,10 @@ def apply(tags: SensorTags, body: Mapping[str, Any], changes: Changes) -> None:
     elif kind == "assign":
         tag = _tag(tags, body["tag_id"], changes)
         tags.counter = max(tags.counter, int(body["custody_id"]) & COUNTER_MASK)
-        tags.head.rulebook.put(Plan.from_data(body["plan"]))
+        _replan(tags, Plan.from_data(body["plan"]), changes)
         _begin(tags, tag, body, changes)
     elif kind == "change":
         tag = tags.local(body["tag_id"])
-        tags.head.rulebook.put(Plan.from_data(body["plan"]))
         open_custody = tags.head.custodies.get(tag)
         stated, visits = (
             [StatedExcursion(**one) for one in body.get("stated", ())],
@@ -361,13 +362,16 @@ def apply(tags: SensorTags, body: Mapping[str, Any], changes: Changes) -> None:
             tags.head.unbind(tag)
             tags.series.pop(tag, None)
             stated, visits = tags.head.excursions.pop(tag, []), tags.head.stated_visits.pop(tag, [])
+        _replan(tags, Plan.from_data(body["plan"]), changes)  # after this custody let go: it is judged by its own command
         if body["until_us"] is None and not body["retracted"]:
             tags.head.excursions[tag], tags.head.stated_visits[tag] = stated, visits
         tags.head.note_stated(tag)
         if not body["retracted"]:
             _begin(tags, tag, body, changes)
     elif kind == "plan":
-        _replan(tags, Plan.from_data(body["plan"]), changes)
+        plan = Plan.from_data(body["plan"])
+        _replan(tags, plan, changes)
+        tags.head.rulebook.carriers[plan.carrier].told = plan.revision
     else:
         raise ValueError(f"unknown journaled command {kind!r}")
 
@@ -386,6 +390,7 @@ def _begin(tags: SensorTags, tag: int, body: Mapping[str, Any], changes: Changes
 
 
 def _replan(tags: SensorTags, plan: Plan, changes: Changes) -> None:
+    """The carrier has this plan, unless a newer one is known: those that ride on it are judged by it from their custodies' starts."""
     head = tags.head
     known = head.rulebook.carriers.get(plan.carrier)
     before = None if known is None else known.judged_key

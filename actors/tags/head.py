@@ -57,6 +57,14 @@ class Head:
         self.tags = grown(self.tags, self.size)
         fresh_tags(self.tags[before : self.size])
 
+    def forget_idle(self) -> None:
+        """Forget carriers that no tag rides on any more, now and then. Whoever holds a carrier or rows of the rulebook asks anew."""
+        if self.rulebook.grown:
+            carriers = np.unique(self.tags["carrier"][: self.size])
+            shapes = self.rulebook.forget(set(carriers[carriers >= 0].tolist()))
+            if shapes is not None:
+                self.tags["shape"][: self.size] = shapes[self.tags["shape"][: self.size]]
+
     # ---------------------------------------------------------------- rows
 
     def rows(self, tags: I4) -> Rows:
