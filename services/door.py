@@ -33,7 +33,7 @@ from grpc_reflection.v1alpha import reflection
 
 from actors.directory import Directory
 from actors.journal import allocator, database
-from services import rows, tag_ids
+from services import gather, rows, tag_ids
 from services.alerts import Alerts
 from services.backend import Backend
 from services.feed import Feed
@@ -249,6 +249,7 @@ async def serve(config: Config) -> None:
     ray.init(address=config.ray_address, namespace=config.ray_namespace, log_to_driver=False, configure_logging=False)
     rows.warm_up()
     tag_ids.warm_up()
+    gather.warm_up()
     allocator.give_back_regularly()
     directory = Directory.connect(config.ray_namespace)
     door = Door(config, directory, Backend(directory, database.reader(config.database_url, connections=8)))

@@ -164,6 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--url", required=True, help="sqlite:///path of the database")
     parser.add_argument("--parent", type=int, default=0, help="end when this process has ended")
     options = parser.parse_args(arguments)
+    sys.setswitchinterval(0.0005)  # a request that came must not wait for milliseconds while another is written
     logging.basicConfig(level=logging.INFO, format="%(asctime)s committer %(levelname)s %(message)s")
     ended = threading.Event()
     for name in (signal.SIGTERM, signal.SIGINT):

@@ -28,13 +28,14 @@ from actors.rules.readings import I4, Batch
 
 
 class TagReads:
-    """See `actors.sensor_tag.Reads`. `settled` returns when every commit this shard has given is durable.
+    """See `actors.sensor_tag.Reads`. `settled` returns when every commit this shard has given is durable; given a tag id, when those are
+    that write the tag's own row and custodies.
 
     `until_sequence`: readings of later journal entries are not there yet (a replay sees what the first judging saw).
     `damaged` records what was found damaged (quarantine.record); only then it is left out.
     """
 
-    def __init__(self, engine: Engine, shard: int, settled: Callable[[], None], damaged: Callable[[DamagedJournal], None]) -> None:
+    def __init__(self, engine: Engine, shard: int, settled: Callable[..., None], damaged: Callable[[DamagedJournal], None]) -> None:
         self.engine = engine
         self.shard = shard
         self.settled = settled
@@ -61,7 +62,7 @@ class TagReads:
 
     def custodies(self, tag_id: str) -> list[Custody]:
         """A tag's custodies by start."""
-        self.settled()
+        self.settled(tag_id)
         with Session(self.engine) as session:
             return list(
                 session.exec(
@@ -91,7 +92,7 @@ class TagReads:
 
     def tag(self, tag_id: str) -> Tag | None:
         """A tag's row."""
-        self.settled()
+        self.settled(tag_id)
         with Session(self.engine) as session:
             return session.get(Tag, tag_id)
 

@@ -44,7 +44,7 @@ class Shard:
 
     def __init__(self, store: Store, owner: ShardOwner) -> None:
         self.store, self.owner, self.sequence, self.left_out = store, owner, 0, 0
-        self.reads = TagReads(store.engine, 0, lambda: None, lambda damage: quarantine.record(store, owner.epoch, damage, START))
+        self.reads = TagReads(store.engine, 0, lambda *_: None, lambda damage: quarantine.record(store, owner.epoch, damage, START))
         self.tags = self._fresh()
 
     def _fresh(self) -> SensorTags:

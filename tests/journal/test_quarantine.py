@@ -45,7 +45,7 @@ def events(store: Store) -> list[Event]:
 
 
 def reads(store: Store, owner: ShardOwner) -> TagReads:
-    return TagReads(store.engine, 0, lambda: None, lambda damage: quarantine.record(store, owner.epoch, damage, NOW_US))
+    return TagReads(store.engine, 0, lambda *_: None, lambda damage: quarantine.record(store, owner.epoch, damage, NOW_US))
 
 
 @pytest.mark.parametrize("byte", [0, 5, 9, 33, 60, -1])
