@@ -1,6 +1,5 @@
 """A backup of the database while it is in use, and its return while nothing runs. The database is all there is to keep.
 
-
 SQLite: the online backup of SQLite itself, a consistent state of one moment, checked before it counts. PostgreSQL: `pg_dump` and
 `pg_restore`, which must be on PATH (for large databases use base backups with archived write-ahead log; see docs/runbook.md).
 """
