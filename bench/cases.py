@@ -81,6 +81,15 @@ CASES: dict[str, Case] = {
         "Readings in order, in memory: how far the rules are from what is around them.",
         600,
     ),
+    "million": Case(
+        "A million tags",
+        "bench.million",
+        "million",
+        "Tags on shipments with three limits and a geofence: a start from their snapshots, readings/s against a thousand tags (10,000 a "
+        "batch, 64 in flight, one client process), and the processor time of all processes while each tag reports once a minute in "
+        "messages of 166.",
+        1200,
+    ),
     "memory": Case(
         "Memory of a tag",
         "bench.memory",

@@ -44,6 +44,8 @@ class Pace:
     begin_s: float
     start_us: int
     probes: list[int]
+    first_turn: int = 0
+    """Sequence of a tag's first reading here: its sensed time is `start_us`."""
 
     @property
     def per_message(self) -> int:
@@ -86,7 +88,7 @@ def messages(pace: Pace, gateway: int) -> list[tuple[bytes, list[int]]]:
         values[0] = np.where(turn_of[tags] == turns, COLD_C, 5.0 + rng.uniform(-1.0, 1.0, n))
         values[1] = CENTER[0] + 0.5 + rng.uniform(0.0, 0.1, n)
         values[2] = CENTER[1]
-        columns = [tags, at_us, turns, *values]
+        columns = [tags, at_us, turns + pace.first_turn, *values]
         probing = values[0] == COLD_C
         late = (rng.random(n) < LATE) & ~probing & (slot < pace.slots - 1)
         again = rng.random(n) < DUPLICATE

@@ -24,7 +24,7 @@ from cluster.boot import Running
 from cluster.client import Client
 from cluster.processes import Recorded
 from cluster.settings import load
-from waybill.v1 import common_pb2, profile_pb2, shipment_pb2
+from waybill.v1 import common_pb2, profile_pb2, shipment_pb2, telemetry_pb2
 
 PROFILE = "bench"
 
@@ -32,8 +32,9 @@ PROFILE = "bench"
 class System:
     """A running Waybill and how the bench speaks with it."""
 
-    def __init__(self, running: Running, folder: Path, heads: list[Recorded]) -> None:
+    def __init__(self, running: Running, folder: Path, heads: list[Recorded], began: float = 0.0) -> None:
         self.running, self.folder, self._heads = running, folder, heads
+        self._began = began
         self.settings, self.target = running.settings, running.target
         self.directory = Directory(running.settings.shards or 1, running.settings.ray_namespace)
 
@@ -42,6 +43,15 @@ class System:
         store = open_store(self.settings.url_text)
         store.write(assert_durable).result(30)
         store.close()
+
+    def first_acknowledged_s(self) -> float:
+        """Seconds from when Ray was ready and the system was asked to start until a new tag's reading is acknowledged: call it at once."""
+        reading = telemetry_pb2.Reading(tag_id="first", sensed_at_us=time.time_ns() // 1000, temperature_c=5.0)
+        request = telemetry_pb2.IngestRequest(rows=telemetry_pb2.ReadingRows(readings=[reading]))
+        with Client(self.target) as client:
+            answer = client.call(client.telemetry.IngestBatch, telemetry_pb2.IngestBatchRequest(batch=request))
+        assert answer.result.accepted == 1, answer
+        return time.monotonic() - self._began
 
     def make_profile(self) -> None:
         """Three limits: too warm for some minutes with hysteresis, too cold at once, warm time in total."""
@@ -166,8 +176,9 @@ def started(work: Workload, riding: int | None = None, **given: Any) -> Iterator
                 first.make_shipments(work)
                 shards = running.settings.shards or 1
             seed.assign(settings.url_text, shards, settings.ring_bytes, work, 0, work.tags if riding is None else riding)
+            began = time.monotonic()
             with boot.start(settings) as running:
-                system = System(running, folder, heads)
+                system = System(running, folder, heads, began)
                 system.assert_durable()
                 yield system
         except BaseException:

@@ -1,0 +1,93 @@
+"""A million tags: how soon a start from snapshots acknowledges, how readings/s compare with a thousand tags, what a quiet fleet costs.
+
+All tags ride on shipments with three limits and a geofence. The quiet fleet reports once a minute: 16,667 readings/s in messages of 166.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from typing import Any
+
+import psutil
+
+from bench.clients import Clients
+from bench.ingest import new_workload, row
+from bench.paced import Pace
+from bench.system import System, started
+from bench.workload import Workload
+
+FEW, MANY, MANY_QUICK = 1_000, 1_000_000, 100_000
+PER_GATEWAY, PER_SHIPMENT = 10_000, 1_000
+READINGS, WARM = 2_000_000, 1_000_000
+QUIET_S, ENCODING_S = 30, 15
+
+
+def _work(tags: int) -> Workload:
+    minutes = -(-(READINGS + WARM) // tags)
+    return replace(new_workload(tags, minutes, max(8, tags // PER_GATEWAY)), tags_per_shipment=min(PER_SHIPMENT, tags))
+
+
+def _rate(system: System, work: Workload) -> Any:
+    """READINGS readings after WARM, 10,000 a batch, 64 in flight."""
+    warm = WARM // work.tags
+    with Clients(system.target, work, processes=1, size=10_000, rows=False, streams=8, window=8, connections=8) as clients:
+        clients.send(0, warm)
+        return clients.send(warm, work.minutes)
+
+
+def _cpu_s(processes: dict[str, psutil.Process]) -> dict[str, float]:
+    """Processor time by kind of process."""
+    found: dict[str, float] = {}
+    for name, process in processes.items():
+        times = process.cpu_times()
+        found[name.split()[0]] = found.get(name.split()[0], 0.0) + times.user + times.system
+    return found
+
+
+def _quiet(system: System, work: Workload) -> dict[str, float]:
+    """Cores in use by kind of process while each tag reports once a minute, after the readings of the workload."""
+    start_us = work.start_us + work.minutes * 60_000_000
+    pace = Pace(system.target, work.tags, work.tags // 60, QUIET_S, time.time() + ENCODING_S, start_us, [], first_turn=work.minutes)
+    sending = subprocess.Popen([sys.executable, "-m", "bench.paced", "send"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert sending.stdin is not None
+    sending.stdin.write(json.dumps(asdict(pace)) + "\n")
+    sending.stdin.flush()
+    processes = system.processes()
+    time.sleep(max(0.0, pace.begin_s + 2 - time.time()))  # when it runs
+    before, began = _cpu_s(processes), time.monotonic()
+    time.sleep(QUIET_S - 4)
+    after, took_s = _cpu_s(processes), time.monotonic() - began
+    told = json.loads(sending.communicate()[0])
+    assert told["conflicting"] == told["refused"] == 0, told
+    assert told["accepted"] >= 0.95 * pace.per_second * pace.seconds, told
+    return {kind: round((after[kind] - before[kind]) / took_s, 3) for kind in after}
+
+
+def _row(label: str, unit: str, value: float, **more: Any) -> dict[str, Any]:
+    return {"label": label, "unit": unit, "repeats": [value], "median": value, "least": value, "most": value, **more}
+
+
+def million(quick: bool) -> dict[str, Any]:
+    """The start, the rate against that of a thousand tags, and the quiet fleet."""
+    many = MANY_QUICK if quick else MANY
+    few = _work(FEW)
+    with started(few) as system:
+        small = _rate(system, few)
+    work = _work(many)
+    with started(work) as system:
+        start_s = system.first_acknowledged_s()
+        large = _rate(system, work)
+        cores = _quiet(system, work)
+    ratio = large.per_second / small.per_second
+    rows = [
+        _row(f"start with {many:,} tags, from Ray ready to the first acknowledgement", "s", start_s),
+        row(f"columns, {FEW:,} tags", [small]),
+        row(f"columns, {many:,} tags", [large]),
+        _row(f"readings/s at {many:,} tags against {FEW:,}", "×", ratio),
+        _row(f"cores, {many:,} tags reporting once a minute ({many // 60:,} readings/s)", "cores", sum(cores.values()), by_process=cores),
+    ]
+    return {"rows": rows, "tags": many, "clients": 1}
