@@ -175,6 +175,7 @@ def _lag(target: str, client: Client, kind: str, count: int) -> list[dict[str, A
     waits = sorted(1000 * (came[key] - at) for key, at in sent.items())
     return [
         _row(f"movement to the change feed, {kind}", "ms", [percentile(waits, 50)], p99_median=percentile(waits, 99),
+             counted=f"{count} movements",
              answer_p50_ms=percentile(sorted(answers), 50), answer_p99_ms=percentile(sorted(answers), 99))
     ]  # fmt: skip
 
@@ -245,7 +246,7 @@ def _holds(target: str, client: Client, kind: str, count: int) -> list[dict[str,
     end()
     assert came.keys() == sent.keys(), f"{len(came)} lots on hold, {count} expected"
     waits = sorted(1000 * (came[lot] - at) for lot, at in sent.items())
-    return [_row(f"reading to hold, {kind}", "ms", [percentile(waits, 50)], p99_median=percentile(waits, 99), holds=count)]
+    return [_row(f"reading to hold, {kind}", "ms", [percentile(waits, 50)], p99_median=percentile(waits, 99), counted=f"{count} holds")]
 
 
 def _wait(done: Callable[[], bool]) -> None:

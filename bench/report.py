@@ -39,8 +39,9 @@ def table(results: Sequence[dict[str, Any]]) -> str:
             if "wait_p50_ms" in row:
                 more.append(f"answer p50 {row['wait_p50_ms']:.0f} ms, p99 {row['wait_p99_ms']:.0f} ms")
             if "p99_median" in row:
-                answers = f"answers p50 {row['answer_p50_ms']:.0f} ms"
-                more.append(f"these are p50; p99 {number(row['p99_median'], 'ms')} of {row['alerts']} alerts; {answers}")
+                answers = f"; answers p50 {row['answer_p50_ms']:.0f} ms" if "answer_p50_ms" in row else ""
+                counted = row["counted"] if "counted" in row else f"{row['alerts']} alerts"
+                more.append(f"these are p50; p99 {number(row['p99_median'], 'ms')} of {counted}{answers}")
             if "pss_median" in row:
                 parts = ", ".join(f"{name} {value:,.0f}" for name, value in row.get("rss_by_process", {}).items())
                 more.append(f"PSS {number(row['pss_median'], 'bytes')}; {parts}")

@@ -6,6 +6,7 @@ movements that explain it. What the other system wins is recorded here under key
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hashlib
@@ -33,7 +34,9 @@ from waybill.v1 import inventory_pb2
 LINES_MAX = 1_000_000
 LINES_OF_BOOK_MAX = 50_000
 PART = 5_000
-"""Lines and movements that go to a shard in one call."""
+"""Lines that are kept, and differences that are told, at a time."""
+COMMIT, IN_FLIGHT = 500, 3
+"""Movements that go into one commit, so that what else is written need not wait long; and commits on their way."""
 EXPLAINED = 20
 """Movements named with a difference."""
 DAY_US = 86_400_000_000
@@ -139,7 +142,6 @@ class Asked:
     as_of_us: int
     full: bool
     number: int
-    again: bool
     before_us: int
     digest: str
 
@@ -245,7 +247,7 @@ async def _check(backend: Backend, header: inventory_pb2.SyncHeader, lines: Sequ
     if not full and _number(header) != number - 1:
         raise OutOfRange("is not the cursor of the last sync; send a FULL book", field="header.cursor", value=header.cursor)
     before_us = last.as_of_us if last is not None and not again else as_of_us - DAY_US
-    return Asked(header, as_of_us, full, number, again, before_us, digest)
+    return Asked(header, as_of_us, full, number, before_us, digest)
 
 
 def _digest(header: inventory_pb2.SyncHeader, lines: Iterable[inventory_pb2.BookLine]) -> str:
@@ -288,9 +290,9 @@ async def _keep(backend: Backend, asked: Asked, book: Told, context: Context) ->
         "system": header.system, "warehouse_id": header.warehouse_id, "number": asked.number, "sync_id": header.sync_id,
         "digest": asked.digest, "as_of_us": asked.as_of_us, "full": asked.full,
     }  # fmt: skip
-    for start in range(0, len(lines) or 1, 2 * PART):
-        last = start + 2 * PART >= len(lines)
-        await _command(backend, header, "book.put", {"sync": facts, "lines": lines[start : start + 2 * PART], "last": last}, context)
+    for start in range(0, len(lines) or 1, PART):
+        last = start + PART >= len(lines)
+        await _command(backend, header, "book.put", {"sync": facts, "lines": lines[start : start + PART], "last": last}, context)
 
 
 async def _follow(
@@ -318,9 +320,18 @@ async def _follow(
                 "system": header.system, "actor": header.actor, "expiry_us": book.expires_us.get(key.lot_id),
             }
         )  # fmt: skip
-    arguments = {"warehouse_id": header.warehouse_id, "movements": movements, "all_or_nothing": False}
-    result = await _command(backend, header, "stock.move", arguments, context)
-    return [(str(movement["key"]), answer.get("error")) for movement, answer in zip(movements, result.stock, strict=True)]
+    parts = [movements[start : start + COMMIT] for start in range(0, len(movements), COMMIT)]
+    flight = asyncio.Semaphore(IN_FLIGHT)
+
+    async def tell(part: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        async with flight:
+            arguments = {"warehouse_id": header.warehouse_id, "movements": part, "all_or_nothing": False}
+            answers: list[dict[str, Any]] = (await _command(backend, header, "stock.move", arguments, context)).stock
+            return answers
+
+    told_parts = await asyncio.gather(*(tell(part) for part in parts))  # lines of a book do not depend on each other
+    answers = [answer for part in told_parts for answer in part]
+    return [(str(movement["key"]), answer.get("error")) for movement, answer in zip(movements, answers, strict=True)]
 
 
 # ---------------------------------------------------------------- differences

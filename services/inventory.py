@@ -26,6 +26,9 @@ from services.paging import Page
 from services.shards import now_us
 from waybill.v1 import inventory_pb2, inventory_pb2_grpc, shipment_pb2
 
+MOST_MOVEMENTS = 5_000
+PART = 500
+"""Movements that go into one commit: what else is written waits no longer than for these."""
 DIMENSIONS = ("WAREHOUSE", "ZONE", "ITEM", "LOT")
 LINE_KEY = (str, str, str, str, str)
 WATCHED = ("movement.", "hold.", "shipment.milestone")
@@ -45,37 +48,43 @@ class Inventory(inventory_pb2_grpc.InventoryServiceServicer):
     async def RecordMovement(self, request: inventory_pb2.RecordMovementRequest, context: Context) -> inventory_pb2.RecordMovementResponse:
         """One movement."""
         message = given(request, "movement")
-        result = await self._move(message.warehouse_id, [message], False, context)
-        [answer] = result.stock
+        [answer], _ = await self._move(message.warehouse_id, [message], False, context)
         if "error" in answer:
             error = stock_records.line_error(answer["error"])
             raise type(answer["error"])(answer["error"].rule, field=f"movement.{error.field}", value=error.value)
-        number = result.first_event or 0 if not answer["repeated"] else 0
         return inventory_pb2.RecordMovementResponse(
-            movement=stock_records.movement(answer["movement"], number), repeated_before=answer["repeated"]
+            movement=stock_records.movement(answer["movement"], answer["event"]), repeated_before=answer["repeated"]
         )
 
     async def RecordMovements(
         self, request: inventory_pb2.RecordMovementsRequest, context: Context
     ) -> inventory_pb2.RecordMovementsResponse:
         """Many movements of one warehouse."""
-        result = await self._move(request.warehouse_id, request.movements, request.all_or_nothing, context)
-        results, number = [], result.first_event or 0
-        for answer in result.stock:
+        answers, last_event = await self._move(request.warehouse_id, request.movements, request.all_or_nothing, context)
+        results = []
+        for answer in answers:
             if "error" in answer:
                 results.append(inventory_pb2.MovementResult(error=stock_records.line_error(answer["error"])))
                 continue
-            mine = 0 if answer["repeated"] else number
-            number += not answer["repeated"]
-            results.append(
-                inventory_pb2.MovementResult(movement=stock_records.movement(answer["movement"], mine), repeated_before=answer["repeated"])
-            )
-        return inventory_pb2.RecordMovementsResponse(results=results, last_event_number=result.last_event)
+            movement = stock_records.movement(answer["movement"], answer["event"])
+            results.append(inventory_pb2.MovementResult(movement=movement, repeated_before=answer["repeated"]))
+        return inventory_pb2.RecordMovementsResponse(results=results, last_event_number=last_event)
 
-    async def _move(self, warehouse_id: str, movements: Sequence[inventory_pb2.Movement], whole: bool, context: Context) -> CommitResult:
+    async def _move(
+        self, warehouse_id: str, movements: Sequence[inventory_pb2.Movement], whole: bool, context: Context
+    ) -> tuple[list[dict[str, Any]], int]:
         check.text(warehouse_id, "warehouse_id", required=True)
+        if len(movements) > MOST_MOVEMENTS:
+            raise InvalidArgument(f"must have at most {MOST_MOVEMENTS} entries", field="movements", value=len(movements))
         data = [stock_records.movement_data(one) for one in movements]
-        return await record(self._backend, warehouse_id, data, whole, context)
+        part = len(data) if whole else PART
+        answers: list[dict[str, Any]] = []
+        last_event = 0
+        for start in range(0, len(data) or 1, part or 1):
+            some, last_event = await record(self._backend, warehouse_id, data[start : start + part], whole, context)
+            answers += some
+        self._feed.news.set()
+        return answers, last_event
 
     async def GetMovement(self, request: inventory_pb2.GetMovementRequest, context: Context) -> inventory_pb2.GetMovementResponse:
         """One movement by its key."""
@@ -325,14 +334,24 @@ class Inventory(inventory_pb2_grpc.InventoryServiceServicer):
                 yield inventory_pb2.WatchInventoryResponse(event_number=piece.up_to, feed=feed)
 
 
-async def record(backend: Backend, warehouse_id: str, movements: list[dict[str, Any]], whole: bool, context: Context) -> CommitResult:
-    """Record movements in a warehouse's ledger. They carry their keys, so they may always be sent again."""
+async def record(
+    backend: Backend, warehouse_id: str, movements: list[dict[str, Any]], whole: bool, context: Context
+) -> tuple[list[dict[str, Any]], int]:
+    """Record movements in a warehouse's ledger, in one commit: per movement {movement, repeated, event} or {error}; the newest event.
+
+    They carry their keys, so they may always be sent again.
+    """
     arguments = {"warehouse_id": warehouse_id, "movements": movements, "all_or_nothing": whole}
     try:
         result: CommitResult = await backend.command(warehouse_id, "stock.move", arguments, context, again=True)
     except DomainError as refusal:
         raise told(refusal) from None
-    return result
+    number = result.first_event or 0
+    for answer in result.stock:
+        if "movement" in answer:
+            answer["event"] = 0 if answer["repeated"] else number
+            number += not answer["repeated"]
+    return result.stock, result.last_event
 
 
 def happened(event: Event, feed: str) -> inventory_pb2.WatchInventoryResponse:

@@ -207,8 +207,8 @@ class _Batch:
             self.changed.setdefault(leg.line, []).append((movement.at_us, leg.quantity))
             self.legs.append(
                 {
-                    "ledger": self.warehouse_id, "number": self.head, "ordinal": ordinal, **leg.line._asdict(), "item_id": item_id,
-                    "quantity": leg.quantity, "at_us": movement.at_us, "line": leg.line,
+                    "ledger": self.warehouse_id, "number": self.head, "ordinal": ordinal, **dict(zip(KEY_OF_STOCK, leg.line, strict=True)),
+                    "item_id": item_id, "quantity": leg.quantity, "at_us": movement.at_us, "line": leg.line,
                 }
             )  # fmt: skip
         return body
@@ -241,8 +241,8 @@ class _Batch:
         first, left = self.first.get(line, (min(times), 0))
         quantity = self.book.of(line)
         return {
-            **line._asdict(), "item_id": stock.item_of(line.lot_id), "quantity": quantity, "first_us": min(first, *times),
-            "left_us": left if quantity else max(left, *times),
+            **dict(zip(KEY_OF_STOCK, line, strict=True)), "item_id": stock.item_of(line.lot_id), "quantity": quantity,
+            "first_us": min(first, *times), "left_us": left if quantity else max(left, *times),
         }  # fmt: skip
 
 

@@ -186,8 +186,8 @@ class InventoryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RecordMovements(self, request, context):
-        """Records many movements of one warehouse, in order, in one transaction. Each is taken or refused by itself, with a result per line at its place, unless `all_or_nothing`: then the first refusal takes back all, and the call fails
-        with that line's status and the field "movements[i]. …". Later lines see the effects of earlier ones. Two lines with one key are two tellings of one movement. INVALID_ARGUMENT for the whole call: no movements, more than 5,000, no warehouse. Retries as RecordMovement.
+        """Records many movements of one warehouse, in order. Each is taken or refused by itself, with a result per line at its place; they are durable in parts, and a call that fails midway is sent again. With
+        `all_or_nothing` they are one transaction: the first refusal takes back all, and the call fails with that line's status and the field "movements[i]. …". Later lines see the effects of earlier ones. Two lines with one key are two tellings of one movement. INVALID_ARGUMENT for the whole call: no movements, more than 5,000, no warehouse. Retries as RecordMovement.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -60,8 +60,8 @@ class InventoryServiceStub:
     a key that was used with another movement. RESOURCE_EXHAUSTED (OVERLOADED): a destination of the outbox holds its most undelivered messages. Safe to send again: see IDEMPOTENCY.
     """
     RecordMovements: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.RecordMovementsRequest, _inventory_pb2.RecordMovementsResponse]
-    """Records many movements of one warehouse, in order, in one transaction. Each is taken or refused by itself, with a result per line at its place, unless `all_or_nothing`: then the first refusal takes back all, and the call fails
-    with that line's status and the field "movements[i]. …". Later lines see the effects of earlier ones. Two lines with one key are two tellings of one movement. INVALID_ARGUMENT for the whole call: no movements, more than 5,000, no warehouse. Retries as RecordMovement.
+    """Records many movements of one warehouse, in order. Each is taken or refused by itself, with a result per line at its place; they are durable in parts, and a call that fails midway is sent again. With
+    `all_or_nothing` they are one transaction: the first refusal takes back all, and the call fails with that line's status and the field "movements[i]. …". Later lines see the effects of earlier ones. Two lines with one key are two tellings of one movement. INVALID_ARGUMENT for the whole call: no movements, more than 5,000, no warehouse. Retries as RecordMovement.
     """
     GetMovement: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.GetMovementRequest, _inventory_pb2.GetMovementResponse]
     """One movement by its key. NOT_FOUND."""
@@ -150,8 +150,8 @@ class InventoryServiceAsyncStub(InventoryServiceStub):
     a key that was used with another movement. RESOURCE_EXHAUSTED (OVERLOADED): a destination of the outbox holds its most undelivered messages. Safe to send again: see IDEMPOTENCY.
     """
     RecordMovements: _aio.UnaryUnaryMultiCallable[_inventory_pb2.RecordMovementsRequest, _inventory_pb2.RecordMovementsResponse]  # type: ignore[assignment]
-    """Records many movements of one warehouse, in order, in one transaction. Each is taken or refused by itself, with a result per line at its place, unless `all_or_nothing`: then the first refusal takes back all, and the call fails
-    with that line's status and the field "movements[i]. …". Later lines see the effects of earlier ones. Two lines with one key are two tellings of one movement. INVALID_ARGUMENT for the whole call: no movements, more than 5,000, no warehouse. Retries as RecordMovement.
+    """Records many movements of one warehouse, in order. Each is taken or refused by itself, with a result per line at its place; they are durable in parts, and a call that fails midway is sent again. With
+    `all_or_nothing` they are one transaction: the first refusal takes back all, and the call fails with that line's status and the field "movements[i]. …". Later lines see the effects of earlier ones. Two lines with one key are two tellings of one movement. INVALID_ARGUMENT for the whole call: no movements, more than 5,000, no warehouse. Retries as RecordMovement.
     """
     GetMovement: _aio.UnaryUnaryMultiCallable[_inventory_pb2.GetMovementRequest, _inventory_pb2.GetMovementResponse]  # type: ignore[assignment]
     """One movement by its key. NOT_FOUND."""
@@ -249,8 +249,8 @@ class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _inventory_pb2.RecordMovementsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_inventory_pb2.RecordMovementsResponse, _abc.Awaitable[_inventory_pb2.RecordMovementsResponse]]:
-        """Records many movements of one warehouse, in order, in one transaction. Each is taken or refused by itself, with a result per line at its place, unless `all_or_nothing`: then the first refusal takes back all, and the call fails
-        with that line's status and the field "movements[i]. …". Later lines see the effects of earlier ones. Two lines with one key are two tellings of one movement. INVALID_ARGUMENT for the whole call: no movements, more than 5,000, no warehouse. Retries as RecordMovement.
+        """Records many movements of one warehouse, in order. Each is taken or refused by itself, with a result per line at its place; they are durable in parts, and a call that fails midway is sent again. With
+        `all_or_nothing` they are one transaction: the first refusal takes back all, and the call fails with that line's status and the field "movements[i]. …". Later lines see the effects of earlier ones. Two lines with one key are two tellings of one movement. INVALID_ARGUMENT for the whole call: no movements, more than 5,000, no warehouse. Retries as RecordMovement.
         """
 
     @_abc_1.abstractmethod
