@@ -28,6 +28,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "installing the pinned packages into .venv (some minutes the first time)"
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt setuptools
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -m cluster.compiled
 	@touch $@
 
 setup: $(READY)

@@ -27,7 +27,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from actors.directory import shard_name
 from actors.journal.committer import READY
 from actors.shard import Shard, ShardConfig
-from cluster import database, ray_node
+from cluster import compiled, database, ray_node
 from cluster.outside import outside_config, talks_outside
 from cluster.processes import Recorded, StartError, read_record, spawn, tell, write_record
 from cluster.settings import LOOPBACK, Settings, SettingsError
@@ -199,6 +199,7 @@ def start(settings: Settings, *, say: Callable[[str], None] = log.info) -> Runni
         running.settings = settings = settings.model_copy(update={"shards": count, "port": port})
         committed = running.launch_committer() if settings.is_sqlite else None
         doors = [running.launch_door(number) for number in range(settings.doors)]
+        compile_rules = compiled.start(say)
         say("starting Ray" if not settings.ray_address else f"joining Ray at {settings.ray_address}")
         others = {child.pid for child in psutil.Process().children(recursive=True)}
         running.owns_ray = ray_node.connect(settings)
@@ -207,6 +208,7 @@ def start(settings: Settings, *, say: Callable[[str], None] = log.info) -> Runni
         running.record()
         if committed is not None:
             committed()
+        compile_rules()
         say(f"starting {count} shards and {settings.doors} door{'s' if settings.doors > 1 else ''}")
         shards = [ensure_shard(running, number) for number in range(count)]
         for open_door in doors:  # a door finds the shards by name and waits until they serve
