@@ -132,8 +132,11 @@ class Goods:
             self._moved[piece["item_id"], piece["serial"]] = self._pieces[piece["item_id"], piece["serial"]] = piece
 
     def write_lots(self) -> None:
-        """New lots, and expiries that became known: before what names them."""
-        rows.upsert(self._connection, LOT, list(self._new_lots.values()))
+        """New lots, and expiries that became known: before what names them. One that another warehouse makes meanwhile stays as it is."""
+        new = [row for row in self._new_lots.values() if row["expires_us"] is None]
+        if new:
+            self._connection.execute(rows.upsert_statement(self._connection.dialect.name, LOT, tuple(new[0]), nothing=True), new)
+        rows.upsert(self._connection, LOT, [row for row in self._new_lots.values() if row["expires_us"] is not None])
 
     # ------------------------------------------------------------ serial numbers
 
