@@ -25,7 +25,10 @@ _LEARN = 8
 
 
 class Ranges:
-    """Sequence ranges of all tags: linked lists of (boot, low, high), newest range first."""
+    """Sequence ranges of all tags but their top ones: linked lists of (boot, low, high), in no order.
+
+    A tag's top range, the highest of the boot that it was heard of last, is in its row; most tags have no other.
+    """
 
     def __init__(self) -> None:
         self.boot: I8 = np.zeros(64, dtype=np.int64)
@@ -41,65 +44,91 @@ class Ranges:
 
 
 @nb.njit(cache=True, nogil=True)
+def _put_range(tags: Any, t: int, boot: int, low: int, high: int, r_boot: I8, r_low: I8, r_high: I8, r_next: I4, r_state: I8) -> None:
+    """Add a range to the list of tag t."""
+    if r_state[1] >= 0:
+        node = r_state[1]
+        r_state[1] = r_next[node]
+    else:
+        node = r_state[0]
+        r_state[0] += 1
+    r_boot[node], r_low[node], r_high[node] = boot, low, high
+    r_next[node] = tags[t].range_head
+    tags[t].range_head = node
+
+
+@nb.njit(cache=True, nogil=True)
+def _take_range(tags: Any, t: int, taken: int, r_next: I4, r_state: I8) -> None:
+    """Remove a range from the list of tag t."""
+    before = -1
+    node = tags[t].range_head
+    while node != taken:
+        before = node
+        node = r_next[node]
+    if before < 0:
+        tags[t].range_head = r_next[taken]
+    else:
+        r_next[before] = r_next[taken]
+    r_next[taken] = r_state[1]
+    r_state[1] = taken
+
+
+@nb.njit(cache=True, nogil=True)
 def _note_sequence(tags: Any, t: int, boot: int, sequence: int, r_boot: I8, r_low: I8, r_high: I8, r_next: I4, r_state: I8) -> bool:
     """Add (boot, sequence) to the ranges of tag t. True where a range held it already."""
-    head = tags[t].range_head
-    newer = tags[t].top_boot == boot and sequence > tags[t].top_sequence
-    if newer and head >= 0 and r_boot[head] == boot and r_high[head] == sequence - 1:
-        r_high[head] = sequence
-        tags[t].top_sequence = sequence
+    top = tags[t]
+    any_top = top.top_sequence >= 0
+    on_top = any_top and top.top_boot == boot
+    if on_top and sequence > top.top_sequence:
+        if sequence > top.top_sequence + 1:
+            _put_range(tags, t, boot, top.top_low, top.top_sequence, r_boot, r_low, r_high, r_next, r_state)
+            top.top_low = sequence
+        top.top_sequence = sequence
         return False
-    touching_below = -1  # a range that ends just before the sequence
-    touching_above = -1
-    if not newer:
-        node = head
-        while node >= 0:
-            if r_boot[node] == boot:
-                if r_low[node] <= sequence <= r_high[node]:
-                    return True
-                if r_high[node] == sequence - 1:
-                    touching_below = node
-                elif r_low[node] == sequence + 1:
-                    touching_above = node
-            node = r_next[node]
-    if touching_below >= 0 and touching_above >= 0:
-        # The hole between two ranges closes: the newer node (nearer to the head) need not be kept at its place.
-        r_high[touching_below] = r_high[touching_above]
-        before = -1
-        node = head
-        while node != touching_above:
-            before = node
-            node = r_next[node]
-        if before < 0:
-            tags[t].range_head = r_next[node]
-        else:
-            r_next[before] = r_next[node]
-        r_next[node] = r_state[1]
-        r_state[1] = node
-    elif touching_below >= 0:
-        r_high[touching_below] = sequence
-    elif touching_above >= 0:
-        r_low[touching_above] = sequence
-    else:
-        if r_state[1] >= 0:
-            node = r_state[1]
-            r_state[1] = r_next[node]
-        else:
-            node = r_state[0]
-            r_state[0] += 1
-        r_boot[node], r_low[node], r_high[node] = boot, sequence, sequence
-        r_next[node] = tags[t].range_head
-        tags[t].range_head = node
-    if tags[t].top_boot != boot or newer:
-        tags[t].top_boot, tags[t].top_sequence = boot, sequence
-        # A boot seen again later: its highest sequence is what its ranges say.
-        node = tags[t].range_head
-        while node >= 0:
-            if r_boot[node] == boot and r_high[node] > tags[t].top_sequence:
-                tags[t].top_sequence = r_high[node]
-            if newer:
-                break
-            node = r_next[node]
+    if on_top and sequence >= top.top_low:
+        return True
+    below, above = -1, -1  # the ranges that end just before the sequence, and begin just after it
+    node = top.range_head
+    while node >= 0:
+        if r_boot[node] == boot:
+            if r_low[node] <= sequence <= r_high[node]:
+                return True
+            if r_high[node] == sequence - 1:
+                below = node
+            elif r_low[node] == sequence + 1:
+                above = node
+        node = r_next[node]
+    if on_top and sequence == top.top_low - 1:
+        top.top_low = sequence
+        if below >= 0:
+            top.top_low = r_low[below]
+            _take_range(tags, t, below, r_next, r_state)
+        return False
+    if below >= 0 and above >= 0:
+        r_high[below] = r_high[above]
+        _take_range(tags, t, above, r_next, r_state)
+    elif below >= 0:
+        r_high[below] = sequence
+    elif above >= 0:
+        r_low[above] = sequence
+    elif on_top:
+        _put_range(tags, t, boot, sequence, sequence, r_boot, r_low, r_high, r_next, r_state)
+    if on_top:
+        return False
+    # Another boot than that of the top range: its highest range is the top one from now on.
+    low, high, highest = sequence, sequence, -1
+    node = top.range_head
+    while node >= 0:
+        if r_boot[node] == boot and r_high[node] >= high:
+            low, high, highest = r_low[node], r_high[node], node
+        node = r_next[node]
+    if highest >= 0:
+        if below < 0 and above < 0:
+            _put_range(tags, t, boot, sequence, sequence, r_boot, r_low, r_high, r_next, r_state)
+        _take_range(tags, t, highest, r_next, r_state)
+    if any_top:
+        _put_range(tags, t, top.top_boot, top.top_low, top.top_sequence, r_boot, r_low, r_high, r_next, r_state)
+    top.top_boot, top.top_low, top.top_sequence = boot, low, high
     return False
 
 

@@ -22,13 +22,14 @@ TAG = np.dtype(
         ("past_until_us", "i8"),  # end of the latest closed custody, MIN_US where none
         ("custody_id", "i8"),  # of the open custody
         ("ring_last", "i8"),  # the tag's newest row in the ring, -1 where none
-        ("top_boot", "i8"),  # the boot whose highest sequence is top_sequence
+        ("top_boot", "i8"),  # its top range of sequences, top_low to top_sequence: -1 where none has come (admit.Ranges)
+        ("top_low", "i8"),
         ("top_sequence", "i8"),
         ("accepted", "u4"),
         ("duplicate", "u4"),
         ("conflicting", "u4"),
         ("late", "u4"),
-        ("range_head", "i4"),  # first of its sequence ranges, -1 where none
+        ("range_head", "i4"),  # first of its other ranges, -1 where none
         ("carrier", "i4"),  # the number in the rulebook of what it rides on, -1 where it is in no open custody
         ("unit", "i4"),  # the number of the handling unit it rides on (Custodies)
         ("shape", "i4"),  # of its rows (records.Shapes), 0 where it has none: then nothing is judged
@@ -46,14 +47,14 @@ SPECIAL_QUALITY = 2
 
 
 def grown(array: npt.NDArray[Any], needed: int, fill: Any = None) -> npt.NDArray[Any]:
-    """`array` itself where its last axis holds `needed`, else a copy that grew by half at least.
+    """`array` itself where its last axis holds `needed`, else a copy that grew by half at least, or with `fill` by an eighth.
 
-    What it grew by takes no memory before it is written to (`fill` writes to it), for the system gives out pages when they are touched.
+    What is not written to takes no memory, for the system gives out pages when they are touched; `fill` is written at once.
     """
     held = array.shape[-1]
     if needed <= held:
         return array
-    size = max(needed, held + held // 2, 64)
+    size = max(needed, held + held // (2 if fill is None else 8), 64)
     bigger = np.zeros((*array.shape[:-1], size), dtype=array.dtype)
     if fill is not None:
         bigger[..., held:] = fill
