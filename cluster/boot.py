@@ -245,6 +245,7 @@ def door_config(settings: Settings, ray_address: str) -> dict[str, Any]:
         "replay_opener": REPLAY_OPENER,
         "gather_ms": settings.gather_ms,
         "in_flight_bytes": settings.in_flight_bytes,
+        "queue_s": settings.queue_s,
         "log_level": settings.log_level,
     }
 

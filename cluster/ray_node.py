@@ -29,6 +29,8 @@ TUNING = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Ray would run its workers with the least priority but a few; the shards are no batch jobs.
+    "RAY_worker_niceness": "0",
     # A call to a process that died is told so after this, not after a second.
     "RAY_timeout_ms_task_wait_for_death_info": "100",
     # A node that died is found in about four seconds, not in fifteen and more.

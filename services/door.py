@@ -110,6 +110,7 @@ class Config:
     replay_opener: str = ""
     gather_ms: float = 2.0
     in_flight_bytes: int = 256 << 20
+    queue_s: float = 0.5
     spare: bool = False
     log_level: str = "INFO"
 
@@ -184,7 +185,7 @@ class Door:
         self._config = config
         self._backend = backend
         self._feed = Feed(backend)
-        self._gatherer = Gatherer(shards, gather_s=config.gather_ms / 1000, bytes_max=config.in_flight_bytes)
+        self._gatherer = Gatherer(shards, gather_s=config.gather_ms / 1000, bytes_max=config.in_flight_bytes, queue_s=config.queue_s)
         self._gatherer.listen(self._feed.news)
         self._telemetry = Telemetry(backend, self._gatherer)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs lack it

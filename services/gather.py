@@ -1,11 +1,12 @@
 """The door's heart: the readings of all streams that wait are sent as one call per shard.
 
-Messages that wait become one round: their readings are put together and split, once for all, by the shard their tags live in. Each
-shard has a lane: what waits there goes out as one Ray call, at most CALLS_IN_FLIGHT at a time, so that while one call is
-committed the next one fills by itself. A message is answered when every reading of it is durable, never before, and waits for no shard that
-it has no reading for. A shard that is dead or moving is called again with the same readings until the callers' deadlines: readings carry
-their own identity, so what was committed before an answer was lost is found to be a duplicate of itself. Bytes in flight are
-bounded: past the bound a message is refused with Overloaded.
+Messages that wait become one round, as soon as a shard could take a call: their readings are put together and split, once for all, by
+the shard their tags live in. Each shard has a lane: what waits there goes out as one Ray call, at most CALLS_IN_FLIGHT at a time, so that
+while one call is committed the next one fills by itself. A message is answered when every reading of it is durable, never before, and
+waits for no shard that it has no reading for. A shard that is dead or moving is called again with the same readings until the callers'
+deadlines: readings carry their own identity, so what was committed before an answer was lost is found to be a duplicate of itself. Bytes
+in flight are bounded: past the bound a message is refused with Overloaded (`admission.py`). What waits is taken fairly, live readings first
+(`turns.py`).
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ from ray.exceptions import RayActorError, RayError
 from actors.part import Part
 from actors.rules import readings
 from actors.rules._compile import compiled, frozen
-from actors.rules.errors import DomainError, Overloaded, Unavailable
+from actors.rules.errors import DomainError, Unavailable
 from actors.rules.readings import Batch
+from services.admission import Admission
 from services.shards import PATIENCE_S, Backoff, Shards, meaning_of, now_us
 from services.tag_ids import shards_of
+from services.turns import Turns
 
 U1 = npt.NDArray[np.uint8]
 I8 = npt.NDArray[np.int64]
@@ -38,6 +41,10 @@ CALLS_IN_FLIGHT = 2
 """Calls to one shard at a time: one is committed while the next is judged."""
 ROUND_READINGS_MAX = 200_000
 """Readings in one round, and in one call; what waits beyond goes into the next."""
+LIVE_US = 600_000_000
+"""A message whose newest reading is older than this is backlog."""
+BACKLOG_READINGS_MAX = 50_000
+"""The same of backlog: a live reading waits no longer than such a call takes."""
 
 
 class Outcome(NamedTuple):
@@ -56,6 +63,8 @@ class _Message:
     until: float
     answer: asyncio.Future[Outcome]
     size: int
+    source: str
+    backlog: bool
     since: float = field(default_factory=time.monotonic)
 
     def fail(self, error: BaseException) -> None:
@@ -64,19 +73,24 @@ class _Message:
 
 
 class Gatherer:
-    """Takes decoded messages and gives their outcomes. For one event loop."""
+    """Takes decoded messages and gives their outcomes. For one event loop. `queue_s`: nobody should wait longer than this for a turn."""
 
-    def __init__(self, shards: Shards, *, gather_s: float = 0.002, bytes_max: int = 256 << 20) -> None:
-        self.bytes_in_flight = 0
+    def __init__(self, shards: Shards, *, gather_s: float = 0.002, bytes_max: int = 256 << 20, queue_s: float = 3600.0) -> None:
         self.last_event_number = 0
-        self._bytes_max = bytes_max
+        self.admission = Admission(bytes_max, queue_s)
         self._gather_s = gather_s
         self._lanes = [_Lane(self, shards, shard) for shard in range(shards.shards)]
-        self._waiting: deque[_Message] = deque()
+        self._waiting: Turns[_Message] = Turns()
         self._filled = asyncio.Event()
+        self._freed = asyncio.Event()
         self._pump: asyncio.Task[None] | None = None
         self._closed = False
         self._listeners: list[asyncio.Event] = []
+
+    @property
+    def bytes_in_flight(self) -> int:
+        """Bytes of readings that were taken and have no outcome yet."""
+        return self.admission.bytes
 
     def listen(self, event: asyncio.Event) -> None:
         """Set `event` whenever a reply says that there are newer events."""
@@ -89,20 +103,24 @@ class Gatherer:
             for event in self._listeners:
                 event.set()
 
+    def call_ended(self) -> None:
+        """A shard answered: a round may go out that waited for it."""
+        self._freed.set()
+
     def close(self) -> None:
         """End the calls; what still waits is answered with Unavailable."""
         self._closed = True
         if self._pump is not None:
             self._pump.cancel()
         while self._waiting:
-            message = self._waiting.popleft()
-            self.bytes_in_flight -= message.size
-            message.fail(Unavailable("the door is closing"))
+            for message in self._waiting.take(ROUND_READINGS_MAX, BACKLOG_READINGS_MAX):
+                self.admission.release(message.size)
+                message.fail(Unavailable("the door is closing"))
         for lane in self._lanes:
             lane.close()
 
-    async def ingest(self, ids: Sequence[str], batch: Batch, remaining_s: float | None = None) -> Outcome:
-        """Have the readings committed and judged. Returns when all are durable.
+    async def ingest(self, ids: Sequence[str], batch: Batch, remaining_s: float | None = None, source: str = "") -> Outcome:
+        """Have the readings committed and judged. Returns when all are durable. `source`: who sends them; sources take turns.
 
         Raises Overloaded (nothing was taken), Unavailable (no answer until the deadline; some readings may be durable: send again),
         StorageFull.
@@ -110,13 +128,13 @@ class Gatherer:
         if self._closed:
             raise Unavailable("the door is closing")
         size = _size(batch)
-        if self.bytes_in_flight + size > self._bytes_max:
-            raise Overloaded(f"{self.bytes_in_flight} bytes of readings are in flight", retry_after_s=0.2)
+        backlog = len(batch) > 0 and int(batch.sensed_us.max()) < now_us() - LIVE_US
+        self.admission.admit(source, size, backlog)
         loop = asyncio.get_running_loop()
         patience_s = PATIENCE_S if remaining_s is None else remaining_s
-        message = _Message(ids, batch, time.monotonic() + patience_s, loop.create_future(), size)
-        self.bytes_in_flight += size
-        self._waiting.append(message)
+        message = _Message(ids, batch, time.monotonic() + patience_s, loop.create_future(), size, source, backlog)
+        message.answer.add_done_callback(lambda _: self.admission.answered(source, size))
+        self._waiting.put(message, source, backlog, len(batch))
         self._filled.set()
         if self._pump is None:
             self._pump = asyncio.create_task(self._run())
@@ -130,20 +148,20 @@ class Gatherer:
         """Make rounds of what waits: at once where the shards have nothing to do, else after gathering a little."""
         while True:
             await self._filled.wait()
-            patience_s = self._waiting[0].since + self._gather_s - time.monotonic() if any(lane.busy for lane in self._lanes) else 0
+            while all(lane.full for lane in self._lanes):
+                self._freed.clear()
+                await self._freed.wait()
+            patience_s = self._waiting.first.since + self._gather_s - time.monotonic() if any(lane.busy for lane in self._lanes) else 0
             await asyncio.sleep(max(patience_s, 0))
-            messages: list[_Message] = []
-            room = ROUND_READINGS_MAX
-            while self._waiting and (not messages or len(self._waiting[0].batch) <= room):
-                message = self._waiting.popleft()
-                self.bytes_in_flight -= message.size
-                if not message.answer.done():  # else its caller has gone
-                    messages.append(message)
-                    room -= len(message.batch)
+            taken = self._waiting.take(ROUND_READINGS_MAX, BACKLOG_READINGS_MAX)
             if not self._waiting:
                 self._filled.clear()
-            if messages:
-                self._round(messages)
+            for backlog in (False, True):
+                messages = [one for one in taken if one.backlog == backlog and not one.answer.done()]  # else its caller has gone
+                if messages:
+                    self._round(messages)
+            for one in taken:
+                self.admission.release(one.size)
 
     def _round(self, messages: list[_Message]) -> None:
         """Send the readings of the messages to their shards' lanes."""
@@ -316,9 +334,14 @@ class _Lane:
         """Whether a call is out."""
         return bool(self._calls)
 
+    @property
+    def full(self) -> bool:
+        """Whether no further call may go out now."""
+        return len(self._calls) >= CALLS_IN_FLIGHT
+
     def put(self, waiting: _Waiting) -> None:
         """Queue a part; it goes out as soon as a call may."""
-        self._gatherer.bytes_in_flight += waiting.size
+        self._gatherer.admission.hold(waiting.size)
         self._waiting.append(waiting)
         self._send()
 
@@ -351,6 +374,7 @@ class _Lane:
     def _ended(self, call: asyncio.Task[None]) -> None:
         del self._calls[call]
         self._send()
+        self._gatherer.call_ended()
 
     async def _call(self, parts: list[_Waiting]) -> None:
         """Call the shard with the parts until it answers, or the deadlines have passed."""
@@ -373,7 +397,7 @@ class _Lane:
                     parts = kept
                     continue
                 for one, reply in zip(parts, replies, strict=True):
-                    self._over(one)
+                    self._over(one, done=True)
                     one.round.done(one.number, reply.status, reply.last_event_number)
                     self._gatherer.heard_of(reply.last_event_number)
                 return
@@ -388,12 +412,12 @@ class _Lane:
         if self._over(one):
             one.round.failed(one.number, error)
 
-    def _over(self, one: _Waiting) -> bool:
+    def _over(self, one: _Waiting, done: bool = False) -> bool:
         """A part is no longer in flight; False where it was not before."""
         if one.over:
             return False
         one.over = True
-        self._gatherer.bytes_in_flight -= one.size
+        self._gatherer.admission.release(one.size, done)
         return True
 
 

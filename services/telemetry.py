@@ -121,11 +121,12 @@ class Telemetry(telemetry_pb2_grpc.TelemetryServiceServicer):
         self, request: telemetry_pb2.IngestRequest, context: Context, size: int | None = None
     ) -> telemetry_pb2.IngestResponse:
         received_us = now_us()
+        self._gatherer.admission.check(size if size is not None else 0)
         decoded = wire.decode(request, received_us, size)
         status = np.full(decoded.total, REFUSED, np.uint8)
         refusals, number = decoded.refusals, 0
         if len(decoded.batch):
-            outcome = await self._gatherer.ingest(decoded.ids, decoded.batch, left(context))
+            outcome = await self._gatherer.ingest(decoded.ids, decoded.batch, left(context), context.peer())
             status[decoded.rows] = outcome.status
             number = outcome.last_event_number
             unknown = decoded.rows[outcome.status == REFUSED]

@@ -80,7 +80,7 @@ def main() -> int:
             stack.callback(nodes.close)
             settings["ray_address"] = nodes.address
         system = stack.enter_context(launched(folder / "system", settings, options.plant, server, nodes, disk))
-        world = {"tags": options.tags, "ride_minutes": 1_500}
+        world = {"tags": options.tags, "ride_minutes": 1_500, "batch_rows": max(400, options.tags)}
         plan = Plan(
             kinds,
             options.duration,

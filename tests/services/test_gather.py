@@ -18,7 +18,10 @@ from actors.directory import shard_of
 from actors.part import Part
 from actors.rules.errors import DomainError, Overloaded, StorageFull, Unavailable
 from actors.rules.readings import ACCEPTED, DUPLICATE, Batch
+from services.admission import Admission
 from services.gather import CALLS_IN_FLIGHT, Gatherer
+from services.shards import now_us
+from services.turns import Turns
 
 N = 3
 
@@ -270,3 +273,70 @@ def test_listeners_are_woken_by_newer_events() -> None:
         assert news.is_set()
 
     run(work)
+
+
+def test_live_readings_go_before_backlog_that_came_first() -> None:
+    async def work(gatherer: Gatherer, shards: Shards) -> None:
+        order: list[str] = []
+        blocked = asyncio.Event()
+
+        async def hold(shard: int, call: int) -> None:
+            await blocked.wait()
+
+        shards.before = hold
+        held = [asyncio.create_task(gatherer.ingest(IDS, batch(list(range(20)), 10_000 * i), source="a")) for i in range(CALLS_IN_FLIGHT)]
+        for task in held:
+            await asyncio.sleep(0.01)
+            assert not task.done()
+
+        async def send(name: str, start_us: int) -> None:
+            await gatherer.ingest(IDS, batch(list(range(20)), start_us), source=name)
+            order.append(name)
+
+        waiting = [asyncio.create_task(send("backlog", 100_000)), asyncio.create_task(send("live", now_us()))]
+        await asyncio.sleep(0.01)
+        blocked.set()
+        await asyncio.gather(*held, *waiting)
+        assert order == ["live", "backlog"]
+
+    run(work)
+
+
+def test_a_gateway_that_sends_much_lets_the_others_have_their_turns() -> None:
+    turns: Turns[str] = Turns()
+    for number in range(6):
+        turns.put(f"noisy {number}", "noisy", False, 100)
+    turns.put("quiet", "quiet", False, 100)
+    turns.put("old", "noisy", True, 100)
+    assert turns.take(300, 100) == ["noisy 0", "quiet", "noisy 1", "old"]
+    assert turns.take(300, 100) == ["noisy 2", "noisy 3", "noisy 4"]
+    assert turns.take(300, 100) == ["noisy 5"]
+    assert not turns
+
+
+def test_one_gateway_cannot_take_all_of_the_room() -> None:
+    admission = Admission(1_000_000, 1.0)
+    for _ in range(15):
+        admission.admit("noisy", 50_000, False)
+    with pytest.raises(Overloaded) as refused:
+        admission.admit("noisy", 50_000, False)
+    assert refused.value.retry_after_s
+    admission.admit("quiet", 50_000, False)
+    with pytest.raises(Overloaded):  # its share is half of the room now
+        admission.admit("noisy", 50_000, False)
+    with pytest.raises(Overloaded):
+        admission.admit("third", 50_000, True)  # backlog leaves the rest to live readings
+    admission.admit("third", 50_000, False)
+
+
+def test_what_would_wait_too_long_is_refused_by_the_measured_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("services.admission.time.monotonic", lambda: clock[0])
+    admission = Admission(1 << 30, queue_s=0.5)
+    admission.admit("a", 100_000_000, False)
+    for _ in range(20):  # 4 MB a second
+        clock[0] += 0.5
+        admission.release(2_000_000, done=True)
+    assert admission.room == pytest.approx(2_000_000)
+    with pytest.raises(Overloaded):
+        admission.admit("b", 10_000, False)
