@@ -315,25 +315,26 @@ class SensorTags:
 
     def judge_slow(self, tags: I4, from_us: I8, cause: str, changes: Changes) -> None:
         """Judge again what late readings touch: open custodies together, special tags and closed custodies one by one."""
-        earliest: dict[int, int] = {}
-        for tag, at in zip(tags.tolist(), from_us.tolist(), strict=True):
-            earliest[tag] = min(at, earliest.get(tag, at))
-        plain: list[int] = []
-        for tag, at in sorted(earliest.items()):  # not as they stood in the batch: a replay must give the same ids
-            row = self.head.tags[tag]
-            if tag in self.head.custodies:
-                if not row["special"]:
-                    plain.append(tag)
-                else:
-                    self._judge_special(tag, cause, changes)
-            if at < row["past_until_us"]:
+        if not len(tags):
+            return
+        order = np.lexsort((from_us, tags))  # by tag, not as they stood in the batch: a replay must give the same ids
+        first = order[np.concatenate([[True], np.diff(tags[order]) != 0])]
+        tags, from_us = tags[first].astype(np.int32), from_us[first]
+        rows = self.head.tags[tags]
+        riding, special, closed = rows["custody_from_us"] < FOREVER_US, rows["special"] != 0, from_us < rows["past_until_us"]
+        for at in np.flatnonzero((riding & special) | closed).tolist():
+            tag = int(tags[at])
+            if riding[at] and special[at]:
+                self._judge_special(tag, cause, changes)
+            if closed[at]:
                 if self.replaying:
                     past.take_prior(self, tag, cause, changes)
                 else:
-                    past.judge_late(self, tag, at, changes)
-        if plain:
-            start = np.array([max(earliest[tag], int(self.head.tags[tag]["custody_from_us"])) for tag in plain], np.int64)
-            self.late.judge_again(np.array(plain, np.int32), start, cause, changes, self._judged)
+                    past.judge_late(self, tag, int(from_us[at]), changes)
+        plain = riding & ~special
+        if plain.any():
+            start = np.maximum(from_us[plain], rows["custody_from_us"][plain])
+            self.late.judge_again(tags[plain], start, cause, changes, self._judged)
 
     def _judge_special(self, tag: int, cause: str, changes: Changes) -> None:
         """Give the tag's series the readings of this batch that fall into its open custody."""

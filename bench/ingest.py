@@ -61,12 +61,12 @@ def row(label: str, sent: list[Any], **more: Any) -> dict[str, Any]:
 
 def columns(quick: bool) -> dict[str, Any]:
     """Columns: batches of 10,000 readings of 10,000 tags behind 8 gateways, 1 and 64 in flight."""
-    repeats, minutes = (2, 80) if quick else (5, 240)
+    repeats, alone, many = (2, 40, 80) if quick else (5, 60, 160)  # minutes of readings in a repeat, of 10,000 each
     warm = 16
-    work = new_workload(TAGS, 2 * (warm + repeats * minutes), 8)
+    work = new_workload(TAGS, 2 * warm + repeats * (alone + many), 8)
     with started(work) as system:
         at, rows = 0, []
-        for streams, window in ((1, 1), (8, 8)):
+        for streams, window, minutes in ((1, 1, alone), (8, 8, many)):
             sending = {"processes": 1, "size": SIZE, "streams": streams, "window": window, "connections": streams}
             with Clients(system.target, work, rows=False, **sending) as clients:
                 clients.send(at, at + warm)

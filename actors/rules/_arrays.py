@@ -12,7 +12,9 @@ from actors.rules.readings import Groups
 
 def own(column: npt.ArrayLike, dtype: npt.DTypeLike = np.float64) -> npt.NDArray[Any]:
     """A read-only view of the column, contiguous, aligned and of this type; copied only where it is not so already."""
-    view = np.require(column, dtype, ["C", "A"]).view()
+    if not (isinstance(column, np.ndarray) and column.dtype == dtype and column.flags.c_contiguous and column.flags.aligned):
+        column = np.require(column, dtype, ["C", "A"])
+    view = column.view()
     view.flags.writeable = False
     return view
 
