@@ -104,7 +104,7 @@ def channel_of(running: Running, root: Authority, client: Authority | None) -> g
 
 
 def listed(channel: grpc.Channel) -> Any:
-    return tag_pb2_grpc.TagServiceStub(channel).ListTags(tag_pb2.ListTagsRequest(), timeout=5)
+    return tag_pb2_grpc.TagServiceStub(channel).ListTags(tag_pb2.ListTagsRequest(), timeout=30)
 
 
 def test_with_a_certificate_of_our_authority_a_client_is_served(secure: Running, authorities: tuple[Authority, Authority]) -> None:
@@ -131,7 +131,7 @@ def test_health_tells_of_the_whole_and_of_each_service(secure: Running, authorit
     ours, _ = authorities
     with channel_of(secure, ours, ours) as channel:
         for name in ("", *SERVICES):
-            answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=name), timeout=5)
+            answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=name), timeout=30)
             assert answer.status == health_pb2.HealthCheckResponse.SERVING, name
 
 
@@ -139,7 +139,7 @@ def test_reflection_names_every_service_where_it_is_on(secure: Running, authorit
     ours, _ = authorities
     with channel_of(secure, ours, ours) as channel:
         request = reflection_pb2.ServerReflectionRequest(list_services="")
-        [answer] = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(iter([request]), timeout=5)
+        [answer] = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(iter([request]), timeout=30)
     assert {service.name for service in answer.list_services_response.service} >= set(SERVICES)
 
 
