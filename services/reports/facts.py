@@ -27,8 +27,8 @@ from waybill.v1 import alert_pb2, common_pb2, exposure_pb2, report_pb2
 
 MOST = 10_000
 """Custodies, excursions, visits, alerts of one shipment: as many as the other RPCs take into account."""
-LINE_POINTS = 1_200
-"""Readings that a line keeps."""
+LINE_POINTS, ALL_POINTS, FEWEST_POINTS = 1_200, 120_000, 40
+"""Readings that a line keeps, and all lines together; a line keeps FEWEST_POINTS whatever their number."""
 MAP_POINTS = 2_000
 MOST_GAPS = 200
 USUAL_GAP_US = 3_600_000_000
@@ -126,26 +126,27 @@ async def _profiles(backend: Backend, plan: Plan) -> list[report_pb2.ReportProfi
 def _readings(report: report_pb2.ShipmentReport, plan: Plan, rides: Sequence[Ride]) -> None:
     """Lines for the plots and digests of every custody's readings."""
     gap_us = min((one.max_gap_us for one in plan.profiles if one.profile_id), default=USUAL_GAP_US)
+    most = max(FEWEST_POINTS, min(LINE_POINTS, ALL_POINTS // max(1, len(rides))))
     wanted = {common_pb2.METRIC_TEMPERATURE_C, *(row.limit.metric for row in report.exposure.limits)}
     for one in rides:
         custody = one.custody
         report.digests.append(digest.of_readings(f"{custody.tag_id} custody {custody.custody_id}", one.batch, one.flags))
         for k, code in enumerate(one.batch.codes):
             if code not in POSITION and code + 1 in wanted:
-                line = _line(one.batch, k, one.flags[k], gap_us)
+                line = _line(one.batch, k, one.flags[k], gap_us, most)
                 if line is not None:
                     line.tag_id, line.custody_id = custody.tag_id, custody.custody_id
                     report.lines.append(line)
 
 
-def _line(batch: Batch, k: int, flags: Any, gap_us: int) -> report_pb2.MetricLine | None:
+def _line(batch: Batch, k: int, flags: Any, gap_us: int, most: int) -> report_pb2.MetricLine | None:
     there = ~np.isnan(batch.values[k])
     counted = np.flatnonzero(there & (flags != FAIL))
     failed = int(np.count_nonzero(there & (flags == FAIL)))
     if not len(counted) and not failed:
         return None
     times, values = batch.sensed_us[counted], batch.values[k, counted]
-    rows = thinned(times, values, LINE_POINTS)
+    rows = thinned(times, values, most)
     wide = np.diff(times)
     longest = np.argsort(-wide, kind="stable")[:MOST_GAPS]
     metric: Any = batch.codes[k] + 1

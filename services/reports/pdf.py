@@ -5,6 +5,7 @@ The bytes depend on the document alone: the file carries the time that the docum
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +17,8 @@ from fpdf.enums import PathPaintRule, XPos, YPos
 from services.reports.document import Beside, Card, Cell, Column, Document, Facts, Listing, Number, Part, Plot, Section, Table, Words
 from services.reports.figure import INKS, STYLES, Area, Box, Dot, Figure, Label, Line, Points
 
+logging.getLogger("fpdf").setLevel(logging.ERROR)  # it warns of every sign that the font lacks; these are drawn as boxes
+logging.getLogger("fontTools").setLevel(logging.ERROR)
 FONTS = Path(__file__).parent / "data"
 FAMILY = "Roboto"
 WIDE_MM, LEFT_MM, TOP_MM, BOTTOM_MM = 184.0, 13.0, 13.0, 16.0

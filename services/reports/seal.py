@@ -65,7 +65,7 @@ def opened(document: bytes) -> Seal:
     if not end:
         raise NotSealed("its seal is cut off")
     try:
-        told: dict[str, Any] = json.loads(base64.b64decode(packed, validate=True))
+        told: dict[str, Any] = json.loads(packed)
         report, said = base64.b64decode(told["report"], validate=True), str(told["document_sha256"])
         algorithm, form = str(told["algorithm"]), str(told["format"])
         public, signature = (base64.b64decode(told[name], validate=True) for name in ("public_key", "signature"))
@@ -108,7 +108,7 @@ def _written(report: bytes, document_sha256: str, algorithm: str, public: bytes,
         "public_key": base64.b64encode(public).decode(),
         "signature": base64.b64encode(signature).decode(),
     }
-    return base64.b64encode(json.dumps(told, separators=(",", ":")).encode())
+    return json.dumps(told, separators=(",", ":")).encode()
 
 
 # ---------------------------------------------------------------- keys

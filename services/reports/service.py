@@ -19,6 +19,9 @@ from services.shards import now_us
 from waybill.v1 import report_pb2, report_pb2_grpc
 
 PIECE_BYTES = 1 << 20
+DOCUMENT_BYTES_MAX = 15 << 20
+AT_ONCE = 1
+"""Documents that a door writes at a time: more would keep it from its streams."""
 MEDIA = {
     report_pb2.REPORT_FORMAT_HTML: "text/html; charset=utf-8",
     report_pb2.REPORT_FORMAT_PDF: "application/pdf",
@@ -33,6 +36,7 @@ class Reports(report_pb2_grpc.ReportServiceServicer):
     def __init__(self, backend: Backend, key: Ed25519PrivateKey | None) -> None:
         self._backend = backend
         self._key = key
+        self._writing = asyncio.Semaphore(AT_ONCE)
 
     async def GetShipmentReport(
         self, request: report_pb2.GetShipmentReportRequest, context: Context
@@ -41,7 +45,8 @@ class Reports(report_pb2_grpc.ReportServiceServicer):
         if request.format not in MEDIA:
             raise InvalidArgument("must name a format", field="format", value=request.format)
         report = await self._report(check.text(request.shipment_id, "shipment_id", required=True), context)
-        data = await asyncio.to_thread(written, report, request.format, self._key)
+        async with self._writing:
+            data = await asyncio.to_thread(written, report, request.format, self._key)
         sealed = request.format in (report_pb2.REPORT_FORMAT_HTML, report_pb2.REPORT_FORMAT_PDF)
         for start in range(0, len(data), PIECE_BYTES):
             piece = report_pb2.GetShipmentReportResponse(data=data[start : start + PIECE_BYTES])
@@ -54,6 +59,8 @@ class Reports(report_pb2_grpc.ReportServiceServicer):
         self, request: report_pb2.VerifyShipmentReportRequest, context: Context
     ) -> report_pb2.VerifyShipmentReportResponse:
         """Opens the seal, computes the report anew, compares."""
+        if len(request.document) > DOCUMENT_BYTES_MAX:
+            raise InvalidArgument("must be at most 15 MiB", field="document", value=f"{len(request.document)} bytes")
         try:
             found = await asyncio.to_thread(seal.opened, request.document)
             then = report_pb2.ShipmentReport.FromString(found.report)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from services.reports import maps
-from services.reports.figure import Area, Label, Line, svg
+from services.reports.figure import INKS, Area, Label, Line, svg
 from services.reports.plot import Series, Span, Threshold, scale, thinned, time_plot
 
 HOUR_US = 3_600_000_000
@@ -33,6 +33,20 @@ def test_a_single_place_anywhere_has_a_map(point: tuple[float, float]) -> None:
     assert any(isinstance(shape, Label) and shape.text == "here" for shape in figure.shapes)
     assert "NaN" not in svg(figure, "")
     assert "nan" not in svg(figure, "")
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize("mode", [0, 1])
+@pytest.mark.parametrize("ink", ["ink", "dim", "good", "bad", "warn"])
+def test_texts_have_the_contrast_that_wcag_asks_for(ink: str, mode: int) -> None:
+    for ground in ("paper", "panel", *([f"{ink}-wash"] if f"{ink}-wash" in INKS else ["good-wash", "bad-wash", "warn-wash"])):
+        light, dark = sorted((luminance(INKS[name][mode]) for name in (ink, ground)), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) >= 4.5, (ink, ground)
 
 
 def test_no_position_no_map() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import random
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +13,15 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from cluster.replay import result
+from actors.rules.profiles import Limit
+from cluster.archive import writer
+from cluster.archive.filesystem import Place
+from cluster.cli import main
+from cluster.replay import jobs, result
 from cluster.replay.result import DIFFERENCES, SHIPMENTS, Result
 from cluster.reports import replay, terminal
 from cluster.reports.journeys import Journey, Line
+from tests.replay import made
 from tests.reports.test_document import Page
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -137,3 +144,25 @@ def test_a_replay_that_failed_says_why() -> None:
     page = Page(replay.page(found, DIFFERENCES.empty_table(), SHIPMENTS.empty_table()).decode())
     assert page.of("h1") == ["It failed"]
     assert "part 7 is damaged: page 3" in [text for _, text in page.texts]
+
+
+def test_the_command_makes_the_page_from_a_real_replay(ray_session: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A what-if over an archive on the disk: its plots are those of the shipments that change, with both rules' limits."""
+    rng = random.Random(3)
+    place = Place.of(tmp_path / "archive")
+    warm = Limit("warm", "temperature_c", "above", 8.0, allowance_us=10 * 60_000_000)
+    parts = made.write(place, [made.simulate(rng, number) for number in range(12)], made.profile(60.0, warm), (), parts=2)
+    writer.write_manifest(place, parts)
+    asked = jobs.Request(result.WHAT_IF, rules={"limits": {"warm": {"threshold": 10.5}}})
+    done = jobs.run("r-9", asked, parts, Place.of(tmp_path / "result"))
+    assert done.counts["excursion.vanished"] > 0
+    with pytest.raises(SystemExit) as ended:
+        main(["report", "replay", str(tmp_path / "result"), "--html", str(tmp_path / "page.html"), "--archive", str(tmp_path / "archive")])
+    assert ended.value.code == 0
+    told = capsys.readouterr().out
+    assert "of 12 shipments would be judged otherwise" in told
+    assert "vanished" in told
+    page = Page((tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert {"warm", "warm before"} <= set(page.of("text"))
+    assert sum("difference of excursions" in text or "differences of excursions" in text for text in page.of("p")) > 0
+    assert page.outside == []

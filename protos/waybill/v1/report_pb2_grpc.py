@@ -29,7 +29,7 @@ class ReportServiceStub:
     """Release documents: all that a decision about a shipment's goods rests on, in one signed file, and whether such a file still tells the truth.
     Conventions (errors, retries, limits, times): see common.proto.
 
-    A document, HTML or PDF, has one place between the words "WAYBILL-SEAL:" and ":END-SEAL". What stands there is the base64 of a JSON object:
+    A document, HTML or PDF, has one place between the words "WAYBILL-SEAL:" and ":END-SEAL". There stands a JSON object without blanks, with these keys in this order:
     format           "waybill-seal/1"
     report           base64 of a serialized ShipmentReport: everything that the document shows, and the digests of what it was computed from
     document_sha256  SHA-256 (hex) of the document with every byte of that place replaced by "0"
@@ -66,7 +66,7 @@ class ReportServiceServicer:
     """Release documents: all that a decision about a shipment's goods rests on, in one signed file, and whether such a file still tells the truth.
     Conventions (errors, retries, limits, times): see common.proto.
 
-    A document, HTML or PDF, has one place between the words "WAYBILL-SEAL:" and ":END-SEAL". What stands there is the base64 of a JSON object:
+    A document, HTML or PDF, has one place between the words "WAYBILL-SEAL:" and ":END-SEAL". There stands a JSON object without blanks, with these keys in this order:
     format           "waybill-seal/1"
     report           base64 of a serialized ShipmentReport: everything that the document shows, and the digests of what it was computed from
     document_sha256  SHA-256 (hex) of the document with every byte of that place replaced by "0"
@@ -88,7 +88,7 @@ class ReportServiceServicer:
 
     def VerifyShipmentReport(self, request, context):
         """Whether a document is what was signed, by whom, and whether the database says the same today: the report is computed anew and compared.
-        Later readings, corrections and decisions are no forgery: they are told as differences of the data. Up to 7 MiB.
+        Later readings, corrections and decisions are no forgery: they are told as differences of the data. Up to 15 MiB.
         INVALID_ARGUMENT: the file holds no seal of Waybill. NOT_FOUND: this database has no such shipment.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -133,7 +133,7 @@ class ReportService:
     """Release documents: all that a decision about a shipment's goods rests on, in one signed file, and whether such a file still tells the truth.
     Conventions (errors, retries, limits, times): see common.proto.
 
-    A document, HTML or PDF, has one place between the words "WAYBILL-SEAL:" and ":END-SEAL". What stands there is the base64 of a JSON object:
+    A document, HTML or PDF, has one place between the words "WAYBILL-SEAL:" and ":END-SEAL". There stands a JSON object without blanks, with these keys in this order:
     format           "waybill-seal/1"
     report           base64 of a serialized ShipmentReport: everything that the document shows, and the digests of what it was computed from
     document_sha256  SHA-256 (hex) of the document with every byte of that place replaced by "0"
