@@ -26,8 +26,8 @@ log = logging.getLogger(__name__)
 BATCH = 2_000
 KINDS = inventory_pb2.MovementKind
 STATUS = inventory_pb2.StockStatus
-CHECKED = 4_000
-"""So many of the moves that we know are looked up in the ERP at each sync, newest first, then the older ones in turn."""
+CHECKED = 2_000
+"""So many of the moves that we know are looked up in the ERP at each sync: half of them the newest, the others in turn."""
 
 Key = tuple[str, str]
 """A warehouse and a movement's key there."""
@@ -96,23 +96,23 @@ class Inbound:
     # ------------------------------------------------------------ places and items
 
     def _places(self, places: Sequence[ErpPlace], told: Told) -> None:
-        new: list[inventory_pb2.Mapping] = []
         for place in places:
             if self._seen_places.get(place.external_id) == place:
                 continue
-            mapped = self._mappings.zone_of(place.external_id)
-            if mapped is None and place.active:
-                mapped = self._make_place(place)
-                if mapped is None:
-                    continue
-                self._mappings.put([_location(self._erp.system, place.external_id, *mapped)])
+            if self._mappings.zone_of(place.external_id) is None:
+                made = self._make_place(place)
+                if made is None:
+                    continue  # its warehouse means nothing here
+                self._mappings.put([_location(self._erp.system, place.external_id, *made)])
                 told.places += 1
             self._seen_places[place.external_id] = place
-        self._mappings.put(new)
 
     def _make_place(self, place: ErpPlace) -> tuple[str, str] | None:
-        own_id = _id(place.code, f"{self._erp.system}-{place.external_id}")
+        """A warehouse or zone of ours for a place of the ERP, by its code; by its id where the code means another place already."""
+        plain = f"{self._erp.system}-{place.external_id}"
+        own_id = _id(place.code, plain)
         if not place.warehouse_id:
+            own_id = own_id if self._mappings.external_place(own_id, "") is None else plain
             warehouse = warehouse_pb2.Warehouse(warehouse_id=own_id, name=place.name)
             request = warehouse_pb2.CreateWarehouseRequest(warehouse=warehouse, request_id=self._request("warehouse", place.external_id))
             self._create(self._waybill.warehouses.CreateWarehouse, request)
@@ -120,6 +120,7 @@ class Inbound:
         above = self._mappings.zone_of(place.warehouse_id)
         if above is None:
             return None
+        own_id = own_id if self._mappings.external_place(above[0], own_id) is None else plain
         zone = warehouse_pb2.Zone(warehouse_id=above[0], zone_id=own_id, name=place.name)
         self._create(
             self._waybill.warehouses.CreateZone,
@@ -129,47 +130,47 @@ class Inbound:
 
     def _items(self, items: Sequence[ErpItem], told: Told) -> None:
         changed = [item for item in items if self._seen_items.get(item.external_id) != item]
-        new = [item for item in changed if self._mappings.item_of(item.external_id) is None and item.active]
-        made = list(self._make_items(new))
-        self._mappings.put([_item(self._erp.system, item.external_id, item_id) for item, item_id in zip(new, made, strict=True)])
+        new = [item for item in changed if self._mappings.item_of(item.external_id) is None]
+        requests = [self._wanted(item) for item in new]
+        taken: set[str] = set()
+        mapped = []
+        answers = self._waybill.together(self._waybill.items.CreateItem, requests)
+        for item, request, answer in zip(new, requests, answers, strict=True):
+            item_id = self._there(request.item, taken) if isinstance(answer, ApiRefused) else answer.item.item_id
+            if item_id is None:
+                item_id = self._plain_item(item, answer)
+            taken.add(item_id)
+            mapped.append(_item(self._erp.system, item.external_id, item_id))
+        self._mappings.put(mapped)
         for item in changed:
-            if item not in new and (item_id := self._mappings.item_of(item.external_id)) is not None:
-                self._update_item(item, item_id)
+            if item not in new and (known := self._mappings.item_of(item.external_id)) is not None:
+                self._update_item(item, known)
             self._seen_items[item.external_id] = item
         told.items += len(changed)
 
-    def _make_items(self, items: Sequence[ErpItem]) -> Iterator[str]:
-        """Our id of each, made where neither its code nor its GTIN is there."""
-        requests = [
-            item_pb2.CreateItemRequest(
-                item=item_pb2.Item(
-                    item_id=_id(item.code, f"{self._erp.system}-{item.external_id}"),
-                    gtin=item.gtin,
-                    sku=item.code,
-                    name=item.name,
-                    unit=item.unit,
-                ),
-                request_id=self._request("item", item.external_id),
-            )
-            for item in items
-        ]
-        for request, answer in zip(requests, self._waybill.together(self._waybill.items.CreateItem, requests), strict=True):
-            if not isinstance(answer, ApiRefused):
-                yield answer.item.item_id
-            elif answer.reason in ("ALREADY_EXISTS", "FAILED_PRECONDITION"):
-                yield self._there(request.item)
-            elif answer.reason == "INVALID_ARGUMENT" and request.item.gtin:  # a wrong check digit over there is no reason to have no item
-                request.item.gtin, request.request_id = "", request.request_id + "/plain"
-                yield self._waybill.call(self._waybill.items.CreateItem, request).item.item_id
-            else:
-                raise answer
+    def _wanted(self, item: ErpItem) -> item_pb2.CreateItemRequest:
+        own_id = _id(item.code, f"{self._erp.system}-{item.external_id}")
+        made = item_pb2.Item(item_id=own_id, gtin=item.gtin, sku=item.code, name=item.name, unit=item.unit)
+        return item_pb2.CreateItemRequest(item=made, request_id=self._request("item", item.external_id))
 
-    def _there(self, item: item_pb2.Item) -> str:
-        """The item that an item of the ERP's means: the one of its GTIN, or else of its id."""
+    def _there(self, item: item_pb2.Item, taken: set[str]) -> str | None:
+        """The item of ours that an item of the ERP's means: the one of its GTIN, or of its id; None where there is none, or it means
+        another item there already."""
+        found = []
         if item.gtin:
-            for one in self._waybill.call(self._waybill.items.ListItems, item_pb2.ListItemsRequest(gtin=item.gtin)).items:
-                return one.item_id
-        return item.item_id
+            request = item_pb2.ListItemsRequest(gtin=item.gtin)
+            answer = self._waybill.found(self._waybill.items.ListItems, request, also="INVALID_ARGUMENT")
+            found += [one.item_id for one in answer.items] if answer is not None else []
+        if self._waybill.found(self._waybill.items.GetItem, item_pb2.GetItemRequest(item_id=item.item_id), also="INVALID_ARGUMENT"):
+            found.append(item.item_id)
+        return next((one for one in found if one not in taken and self._mappings.external_item(one) is None), None)
+
+    def _plain_item(self, item: ErpItem, refused: Exception) -> str:
+        """An item by the ERP's id alone: what is wrong with its code, GTIN or unit there is no reason not to know its stock."""
+        log.warning("item %s (%s) is taken by its id alone: %s", item.external_id, item.code, refused)
+        made = item_pb2.Item(item_id=f"{self._erp.system}-{item.external_id}", name=item.name[:1024])
+        request = item_pb2.CreateItemRequest(item=made, request_id=self._request("plain-item", item.external_id))
+        return self._waybill.call(self._waybill.items.CreateItem, request).item.item_id
 
     def _update_item(self, item: ErpItem, item_id: str) -> None:
         """The ERP's name wins; what else an item has here is Waybill's."""

@@ -27,13 +27,17 @@ from services.erp.inbound import Inbound, Told
 from services.erp.tryton import Tryton
 from services.erp.waybill import Access, ApiRefused, Holds, Mappings, Waybill
 from services.outbox import Courier
-from services.outside import LockedOut, OutsideError
+from services.outside import Done, LockedOut, OutsideError
 from services.webhook import Webhook
 
 log = logging.getLogger("waybill.erp")
 
-RECENT = 2_000
-"""So many of the newest delivered movements are looked up in the ERP at each sync, to find what was deleted there."""
+CHECKED = 200
+"""So many of the newest movements that were booked in the ERP are looked up there at each sync, and as many older ones in turn, to
+find what was deleted."""
+
+PROTECT_EVERY_S = 60.0
+"""How often all lots on hold are looked after, should somebody have taken some out of their place by hand."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,11 @@ def cursor_name(system: str) -> str:
     return f"erp/{system}/cursor"
 
 
+def ready_name(system: str) -> str:
+    """What is there once an ERP has been read to its end."""
+    return f"erp/{system}/ready"
+
+
 def status_name(system: str) -> str:
     """Where it is kept how the last sync went."""
     return f"erp/{system}/status"
@@ -119,12 +128,15 @@ class ErpSync:
         self.connector = connector(config, self._mappings, waybill)
         self._inbound = Inbound(waybill, self.connector, self._mappings)
         self._prepared = False
+        self._ready = delivery.remembered(store.engine, ready_name(config.system)) is not None
+        self._protected_at = -PROTECT_EVERY_S
+        self._turn: int | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"erp-{config.system}", daemon=True)
 
     def ready(self) -> bool:
-        """Whether the ERP was read to its end once, so that it is known what is mapped."""
-        return self._prepared
+        """Whether the ERP was ever read to its end, so that it is known what is mapped."""
+        return self._ready
 
     def start(self) -> None:
         """Begin."""
@@ -168,15 +180,24 @@ class ErpSync:
             for line in self.connector.prepare():
                 log.info("made in the ERP: %s", line)
             self._prepared = True
-        for lot in told.lots & self._holds.lots() if told.lots else ():
-            self._protect(lot)
+        if not self._ready:
+            self._store.write(delivery.remember, ready_name(self._config.system), "1").result()
+            self._ready = True
+        every = time.monotonic() - self._protected_at >= PROTECT_EVERY_S
+        if told.lots or every:
+            on_hold = self._holds.lots()
+            for lot in on_hold if every else told.lots & on_hold:
+                self._protect(lot)
+            self._protected_at = time.monotonic() if every else self._protected_at
         self._remember(told=told)
         return told
 
     def _sent(self) -> list[tuple[str, str]]:
-        """Movements that were booked there, as (warehouse, key)."""
-        rows = delivery.delivered(self._store.engine, self._config.system, "movement", RECENT)
-        return [(row.body["warehouse_id"], row.body["key"]) for row in rows if row.last_error == "booked"]
+        """Movements that were booked there, as (warehouse, key): the newest, and some older ones."""
+        rows = delivery.delivered(self._store.engine, self._config.system, "movement", CHECKED)
+        older = delivery.delivered(self._store.engine, self._config.system, "movement", CHECKED, before=self._turn) if self._turn else []
+        self._turn = (older or rows)[-1].sequence if rows else None
+        return [(row.body["warehouse_id"], row.body["key"]) for row in [*rows, *older] if row.last_error == Done.BOOKED.value]
 
     def _remember(self, *, told: Told | None = None, error: str = "") -> None:
         refused = [{"warehouse": key[0], "key": key[1], "why": why} for key, why in list(self._inbound.refused.items())[:100]]

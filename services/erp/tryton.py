@@ -17,7 +17,7 @@ from services.erp.jsonrpc import TrytonRpc
 from services.erp.plan import Transfer
 from services.erp.tryton_read import ASIDE_CODE, PAGE, Places
 from services.erp.tryton_write import Writer, by_place
-from services.outside import Done, Message, Outcome, OutsideError, Refused
+from services.outside import Away, Done, LockedOut, Message, Outcome, OutsideError, Refused
 
 log = logging.getLogger(__name__)
 
@@ -106,15 +106,28 @@ class Tryton:
         yield from self._book(run, places)
 
     def _book(self, messages: Sequence[Message], places: Places) -> Iterator[Outcome]:
+        """Book movements, then look after the lots on hold that they touched, then tell: what is told is not done again."""
         decided = [self._decide(message) for message in messages]
         wanted = [(message.key, one) for message, one in zip(messages, decided, strict=True) if isinstance(one, Transfer)]
         booked = self._writer.book(wanted, places)
+        outcomes: list[Outcome] = []
+        lots: dict[tuple[str, str], None] = {}
+        stopped: OutsideError | None = None
         for message, one in zip(messages, decided, strict=True):
-            outcome = next(booked) if isinstance(one, Transfer) else one
+            try:
+                outcome = next(booked) if isinstance(one, Transfer) else one
+            except (Away, LockedOut) as error:
+                stopped = error
+                break
+            outcomes.append(outcome)
             lot = str(message.body["item_id"]), str(message.body["lot_number"])
             if plan.touches_what_is_aside(message.body) or (outcome is Done.BOOKED and lot in self._watch()):
-                self.protect(*lot)
-            yield outcome
+                lots[lot] = None
+        for lot in lots:
+            self.protect(*lot)
+        yield from outcomes
+        if stopped is not None:
+            raise stopped
 
     def _decide(self, message: Message) -> Transfer | Outcome:
         try:

@@ -32,6 +32,9 @@ STEPS: dict[str, dict[str, str]] = {
 }
 """The step that leads a document on, by its state."""
 
+LAST = {INTERNAL: "assigned", OUT: "packed"}
+"""The state from which the next step changes stock; a supplier shipment has but that one."""
+
 MOST_STEPS = 8
 PARTY = "WAYBILL"
 """Code of the party that stands as supplier and as customer on what we make."""
@@ -53,61 +56,83 @@ class Writer:
         self._products, self._lots, self._fixed = {}, {}, {}
 
     def book(self, wanted: Sequence[tuple[str, Transfer]], places: Places) -> Iterator[Outcome]:
-        """An outcome per (key, transfer), in order; neighbours that make the same kind of document share their calls."""
-        for _, run in groupby(wanted, key=lambda one: self._model(one[1])):
+        """An outcome per (key, transfer), in order.
+
+        All that changes no stock is done for all of them together, a call per kind of document and step; then they are done in their
+        order, a call for neighbours of one kind. Where Tryton refuses one of them, all are booked one by one.
+        """
+        try:
+            drafts = self._drafts(wanted, places)
+            self._lead_up(drafts)
+        except (Refused, Failed):
+            yield from (self._book_alone(one, places) for one in wanted)
+            return
+        for model, run in groupby(wanted, key=lambda one: self._model(one[1])):
             together = list(run)
             try:
-                self._book_together(together, places)
-            except (Refused, Failed) as error:
-                if len(together) == 1:
-                    yield error
-                else:
-                    yield from (self._book_alone(one, places) for one in together)
+                self.lead(model, [drafts[key][1] for key, _ in together])
+            except (Refused, Failed):
+                yield from (self._book_alone(one, places) for one in together)
                 continue
             yield from (Done.BOOKED for _ in together)
 
     def _book_alone(self, one: tuple[str, Transfer], places: Places) -> Outcome:
         try:
-            self._book_together([one], places)
+            [(model, document)] = self._drafts([one], places).values()
+            self.lead(model, [document])
         except (Refused, Failed) as error:
             return error
         return Done.BOOKED
 
-    def _book_together(self, parts: Sequence[tuple[str, Transfer]], places: Places) -> None:
-        """All of one kind of document."""
-        model = self._model(parts[0][1])
-        chosen = self.chosen(model, [key for key, _ in parts])
-        missing = [(key, transfer) for key, transfer in parts if key not in chosen]
-        if missing:
-            made = self._rpc.call(f"model.{model}.create", [self._document(model, key, transfer, places) for key, transfer in missing])
-            chosen |= {key: (number, "draft") for (key, _), number in zip(missing, made, strict=True)}
-        self.lead(model, [number for number, state in (chosen[key] for key, _ in parts) if state not in ("done", "cancelled")])
+    def _drafts(self, wanted: Sequence[tuple[str, Transfer]], places: Places) -> dict[str, tuple[str, int]]:
+        """The document of each key, made where there is none: its kind and id."""
+        found: dict[str, tuple[str, int]] = {}
+        self._learn([transfer for _, transfer in wanted])
+        for model in DOCUMENTS:
+            mine = [(key, transfer) for key, transfer in wanted if self._model(transfer) == model]
+            if not mine:
+                continue
+            there = self.chosen(model, [key for key, _ in mine])
+            missing = [(key, transfer) for key, transfer in mine if key not in there]
+            if missing:
+                bodies = [self._document(model, key, transfer, places) for key, transfer in missing]
+                made = self._rpc.call(f"model.{model}.create", bodies)
+                there |= {key: number for (key, _), number in zip(missing, made, strict=True)}
+            found |= {key: (model, number) for key, number in there.items()}
+        return found
 
-    def chosen(self, model: str, keys: Sequence[str]) -> dict[str, tuple[int, str]]:
-        """The document of each key that has one, with its state; the others of that key are cancelled. A key whose documents a person
-        cancelled keeps the last of them: what that means for our ledger is found when changes are read."""
+    def _lead_up(self, drafts: Mapping[str, tuple[str, int]]) -> None:
+        """Lead documents as far as changes no stock."""
+        for model in DOCUMENTS:
+            mine = [number for one, number in drafts.values() if one == model]
+            if mine and model != IN:
+                self.lead(model, mine, until=LAST[model])
+
+    def chosen(self, model: str, keys: Sequence[str]) -> dict[str, int]:
+        """The document of each key that has one; the others of that key are cancelled. Of a key whose documents a person cancelled it
+        is one of them: what that means for our ledger is found when changes are read."""
         domain = [["reference", "in", [MARK + key for key in keys]]]
         rows = self._rpc.call(f"model.{model}.search_read", domain, 0, None, [["id", "ASC"]], ["reference", "state"])
-        found: dict[str, tuple[int, str]] = {}
+        found: dict[str, int] = {}
         spare: list[int] = []
         for row in sorted(rows, key=lambda row: (row["state"] == "cancelled", row["state"] != "done", row["id"])):
             key = row["reference"].removeprefix(MARK)
             if key not in found:
-                found[key] = (row["id"], row["state"])
+                found[key] = row["id"]
             elif row["state"] != "cancelled":
                 spare.append(row["id"])
         if spare:
             self._rpc.call(f"model.{model}.cancel", spare)
         return found
 
-    def lead(self, model: str, documents: Sequence[int]) -> None:
-        """Lead documents to done, all of one state together. Raises Refused, with what Tryton says against it."""
+    def lead(self, model: str, documents: Sequence[int], *, until: str = "done") -> None:
+        """Lead documents to done (or up to a state), all of one state together. Raises Refused, with what Tryton says against it."""
         refusal: Refused | None = None
         for _ in range(MOST_STEPS):
             if not documents:
                 return
             rows = self._rpc.call(f"model.{model}.read", list(documents), ["state"])
-            waiting = [(row["state"], row["id"]) for row in rows if row["state"] in STEPS[model]]
+            waiting = [(row["state"], row["id"]) for row in rows if row["state"] in STEPS[model] and row["state"] != until]
             documents = [number for _, number in waiting]
             for state, several in groupby(sorted(waiting), key=lambda one: one[0]):
                 try:
@@ -140,6 +165,20 @@ class Writer:
             found = int(rows[0] if rows else self._rpc.call("model.stock.lot.create", [{"product": product, "number": number}])[0])
             self._lots[product, number] = found
         return found
+
+    def _learn(self, transfers: Sequence[Transfer]) -> None:
+        """Look up the lots and products that are not known yet, together."""
+        wanted = {(self.product(one.item_id), one.lot_number) for one in transfers if one.lot_number}
+        new = [one for one in wanted if one not in self._lots]
+        if new:
+            domain = [["product", "in", [product for product, _ in new]], ["number", "in", [number for _, number in new]]]
+            context = {"active_test": False}
+            rows = self._rpc.call("model.stock.lot.search_read", domain, 0, None, [["id", "DESC"]], ["product", "number"], context=context)
+            self._lots |= {(row["product"], row["number"]): row["id"] for row in rows}
+        products = [product for product in {self.product(one.item_id) for one in transfers} if str(product) not in self._products]
+        if products:
+            rows = self._rpc.call("model.product.product.read", products, ["default_uom", "cost_price"])
+            self._products |= {str(row["id"]): row for row in rows}
 
     def product(self, item_id: str) -> int:
         """Id of the product that our item means. Raises Refused."""

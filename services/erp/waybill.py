@@ -85,12 +85,12 @@ class Waybill:
             time.sleep(wait_s)
             wait_s = min(2 * wait_s, LONGEST_WAIT_S)
 
-    def found(self, method: Callable[..., Answer], request: Message) -> Answer | None:
-        """A unary call whose answer may be NOT_FOUND: None."""
+    def found(self, method: Callable[..., Answer], request: Message, *, also: str = "NOT_FOUND") -> Answer | None:
+        """A unary call whose answer may be NOT_FOUND (or another reason, too): None."""
         try:
             return self.call(method, request)
         except ApiRefused as refused:
-            if refused.reason == "NOT_FOUND":
+            if refused.reason in ("NOT_FOUND", also):
                 return None
             raise
 

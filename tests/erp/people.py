@@ -36,6 +36,10 @@ class Clerk:
         self.lots = [(row["id"], row["product"], row["product."]["default_uom"]) for row in lots]
         self._party = self.patient("model.party.party.search_read", [["code", "=", "CUSTOMER"]], 0, 1, None, ["addresses"])[0]
         self._company = self.patient("model.company.company.search_read", [], 0, 1, None, ["currency"])[0]
+        first = self.patient(
+            "model.stock.move.search_read", [["state", "=", "done"]], 0, len(self.lots), [["id", "ASC"]], ["lot", "to_location"]
+        )
+        self._home = {row["lot"]: row["to_location"] for row in first}
         self._busy = self.lots[: max(4, len(self.lots) // 20)]
         """Lots that both sides work on all the time."""
 
@@ -50,17 +54,22 @@ class Clerk:
                     raise
                 time.sleep(0.2)
 
-    def act(self) -> None:
-        """One thing that a person does. What Tryton refuses (not there to be taken) is let be."""
+    def act(self) -> bool:
+        """One thing that a person does; whether Tryton took it (it refuses what is on hold, for one).
+
+        Stock is taken where a lot's first stock lies, so that no two people take the last piece: what then is to happen has its own test.
+        """
         deeds = (self.receive, self.move, self.ship, self.correct, self.edit, self.cancel, self.delete)
         deed: Callable[[], None] = self._chance.choice(deeds)
         try:
             deed()
             self.did[deed.__name__] += 1
+            return True
         except OutsideError as error:
             if isinstance(error, Away):
                 raise
             self.did["refused"] += 1
+            return False
 
     def _lot(self) -> tuple[int, int, int]:
         return self._chance.choice(self._busy if self._chance.random() < 0.6 else self.lots)
@@ -85,29 +94,32 @@ class Clerk:
         self.patient("model.stock.move.write", made, {"quantity": move["quantity"] + 1, "to_location": self._chance.choice(self.rooms)})
         self.patient("model.stock.move.do", made)
 
-    def _internal(self, from_place: int, to_place: int) -> None:
-        ends = {"from_location": from_place, "to_location": to_place, "company": self._company["id"]}
-        made = self.patient("model.stock.shipment.internal.create", [{**ends, "moves": [["create", [{**self._what(), **ends}]]]}])
+    def _internal(self, to_place: int | None) -> None:
+        """From where the goods lie to a place, or to another room."""
+        what = self._what()
+        home = self._home[what["lot"]]
+        to_place = to_place or self._chance.choice([room for room in self.rooms if room != home])
+        ends = {"from_location": home, "to_location": to_place, "company": self._company["id"]}
+        made = self.patient("model.stock.shipment.internal.create", [{**ends, "moves": [["create", [{**what, **ends}]]]}])
         for step in ("wait", "assign_try"):
             self.patient(f"model.stock.shipment.internal.{step}", made)
         self.patient("model.stock.shipment.internal.do", made)  # refused where there is not enough, or it is on hold
 
     def move(self) -> None:
-        from_room, to_room = self._chance.sample(self.rooms, 2)
-        self._internal(from_room, to_room)
+        self._internal(None)
 
     def correct(self) -> None:
-        room = self._chance.choice(self.rooms)
         if self._chance.random() < 0.5:
-            self._internal(room, self.kinds["lost_found"])
+            self._internal(self.kinds["lost_found"])
         else:
-            move = {**self._what(), "from_location": self.kinds["lost_found"], "to_location": room}
+            move = {**self._what(), "from_location": self.kinds["lost_found"], "to_location": self._chance.choice(self.rooms)}
             made = self.patient("model.stock.move.create", [move])
             self.patient("model.stock.move.do", made)
 
     def ship(self) -> None:
-        room = self._chance.choice(self.rooms)
-        move = {**self._what(), **self._price(), "from_location": room, "to_location": self.kinds["customer"]}
+        what = self._what()
+        room = self._home[what["lot"]]
+        move = {**what, **self._price(), "from_location": room, "to_location": self.kinds["customer"]}
         warehouse = self._warehouse(room)
         document = {
             "customer": self._party["id"], "delivery_address": self._party["addresses"][0], "company": self._company["id"],
@@ -152,19 +164,28 @@ class Storeman:
     """Works in Waybill."""
 
     def __init__(self, target: str, seed: int, zones: dict[str, list[str]], lots: list[tuple[str, str]]) -> None:
-        """`zones`: those of each warehouse; `lots`: (item, lot number), busy ones first."""
+        """`zones`: those of each warehouse; `lots`: (item, lot number), busy ones first. Stock is taken where most of a lot lies."""
         self._waybill = Waybill(Access(target))
         self._chance = random.Random(seed)
-        self._zones, self._lots, self._busy = zones, lots, lots[: max(4, len(lots) // 20)]
+        self._zones = zones
         self._numbers = itertools.count()
         self._name = f"p{seed}"
         self.did: Counter[str] = Counter()
+        self._home: dict[tuple[str, str], tuple[str, str]] = {}
+        most: dict[tuple[str, str], Decimal] = {}
+        for warehouse_id in zones:
+            request = inventory_pb2.ListStockRequest(warehouse_id=warehouse_id)
+            for line in self._waybill.pages(self._waybill.inventory.ListStock, request, "lines"):
+                lot, amount = (line.item_id, line.lot_number), Decimal(line.quantity)
+                if line.zone_id in zones[warehouse_id] and amount > most.get(lot, Decimal(0)):
+                    most[lot], self._home[lot] = amount, (warehouse_id, line.zone_id)
+        self._lots = [lot for lot in lots if lot in self._home]
+        self._busy = self._lots[: max(4, len(self._lots) // 20)]
 
     def act(self) -> bool:
         """One movement; whether it was recorded (a refusal, for there is not so much, is let be)."""
-        warehouse = self._chance.choice(sorted(self._zones))
         item, lot = self._chance.choice(self._busy if self._chance.random() < 0.6 else self._lots)
-        zone = self._chance.choice(self._zones[warehouse])
+        warehouse, zone = self._home[item, lot]
         kinds = ["RECEIVE", "SHIP", "ADJUST", "COUNT", "HOLD", "RELEASE", "SCRAP", "RESERVE"]
         kind = self._chance.choice(kinds + ["PUT_AWAY"] * (2 * (len(self._zones[warehouse]) > 1)))
         quantity = str(self._chance.randrange(1, 6))
