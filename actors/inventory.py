@@ -75,7 +75,7 @@ class InventoryPopulation:
         return Decision(answer={"lot_id": lot_id}, hold_acts=[act])
 
     def decide_hold(self, arguments: Arguments, now_us: int) -> Decision:
-        """hold.decide {hold_id, etag, decision, places, actor, reason, system} -> {hold_id}."""
+        """hold.decide {hold_id, etag, decision, places, actor, reason, system, exposure} -> {hold_id}."""
         hold_id = requests.text(arguments, "hold_id", required=True)
         etag = requests.etag(arguments)
         if etag is None:
@@ -92,6 +92,7 @@ class InventoryPopulation:
             raise InvalidArgument("must be given for a partial release, and only there", field="places", value=len(places))
         who = _who(arguments, now_us)
         act = HoldAct(decision, *who, hold_id=hold_id, etag=etag, places=places, system=requests.text(arguments, "system"))
+        act.exposure = list(arguments.get("exposure") or [])
         return Decision(answer={"hold_id": hold_id}, hold_acts=[act])
 
     # ------------------------------------------------------------ other systems

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from decimal import Decimal
 from typing import Any
 
+from actors.inventory import MOST_MOVEMENTS
 from actors.journal import queries_business as business
 from actors.journal import queries_stock as queries
 from actors.journal.prepared import CommitResult
@@ -26,7 +27,6 @@ from services.paging import Page
 from services.shards import now_us
 from waybill.v1 import inventory_pb2, inventory_pb2_grpc, shipment_pb2
 
-MOST_MOVEMENTS = 5_000
 PART = 500
 """Movements that go into one commit: what else is written waits no longer than for these."""
 DIMENSIONS = ("WAREHOUSE", "ZONE", "ITEM", "LOT")
@@ -246,7 +246,7 @@ class Inventory(inventory_pb2_grpc.InventoryServiceServicer):
         ]
         arguments = {
             "hold_id": request.hold_id, "etag": request.etag, "decision": word.lower(), "places": places, "actor": request.actor,
-            "reason": request.reason, "system": request.system,
+            "reason": request.reason, "system": request.system, "exposure": await self._exposure(request.hold_id, context),
         }  # fmt: skip
         try:
             await self._backend.command(request.hold_id, "hold.decide", arguments, context, again=True)
@@ -258,6 +258,19 @@ class Inventory(inventory_pb2_grpc.InventoryServiceServicer):
         except DomainError as refusal:
             raise told(refusal) from None
         return inventory_pb2.DecideHoldResponse(hold=await self._hold(request.hold_id))
+
+    async def _exposure(self, hold_id: str, context: Context) -> list[dict[str, Any]]:
+        """What the lot of a hold has used of its stability budget, as plain data: it is kept with the decision."""
+        found = await self._backend.read(queries.hold, hold_id)
+        item = None if found is None else await self._backend.read(business.item, found[0].item_id)
+        if found is None or item is None:
+            return []
+        bands, uses = await stability.of_lot(self._backend, found[0].lot_id, item, context)
+        return [
+            {"carrier": place.carrier, "handling_unit_id": place.handling_unit_id, "bands": [tuple(band) for band in bands],
+             "used_us": use.used_us, "uncovered_us": use.uncovered_us}
+            for place, use in sorted(uses.items())
+        ]  # fmt: skip
 
     async def _hold(self, hold_id: str) -> inventory_pb2.Hold:
         check.text(hold_id, "hold_id", required=True)

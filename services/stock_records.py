@@ -164,7 +164,14 @@ def _change(one: tables.HoldHistory) -> inventory_pb2.HoldChange:
         text=one.text,
         time=check.timestamp(one.at_us),
         etag=str(one.etag),
+        exposures=[_known(known) for known in one.body.get("exposure", [])],
     )
+
+
+def _known(known: Mapping[str, Any]) -> inventory_pb2.LotExposure:
+    """What was known of a part of the lot when it was decided."""
+    place = Place(known["carrier"], known["handling_unit_id"])
+    return exposure(place, Use(tuple(known["used_us"]), tuple(known["uncovered_us"])), [Band(*band) for band in known["bands"]], False)
 
 
 def exposure(place: Place, use: Use, bands: Sequence[Band], worst: bool) -> inventory_pb2.LotExposure:

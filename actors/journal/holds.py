@@ -103,7 +103,9 @@ def on_act(hold: Hold | None, act: HoldAct) -> Change:
     made.state = DECISIONS[act.action]
     made.places = [*hold.places, *(place for place in act.places if place not in hold.places)] if act.action == "partially_release" else []
     made.decided_us, made.decided_by, made.decision_reason = act.at_us, act.by, act.text
-    return _changed(made, made.state.lower(), act.at_us, text=act.text, by=act.by, system=act.system)
+    change = _changed(made, made.state.lower(), act.at_us, text=act.text, by=act.by, system=act.system)
+    change.history.body = {**change.history.body, "exposure": act.exposure}
+    return change
 
 
 def _first(lot_id: str, ordinal: int, source: str, reason: str, started_us: int, now_us: int) -> Hold:

@@ -87,7 +87,8 @@ class AlertAction:
 class HoldAct:
     """What a person does with a lot's hold. action: place (lot_id), release, partially_release (places), reject (hold_id, etag). text: why.
 
-    places: {handling_unit_id, warehouse_id, zone_id} each. system: the system outside that tells it; it is not told back.
+    places: {handling_unit_id, warehouse_id, zone_id} each. system: the system outside that tells it; it is not told back. exposure: what
+    the lot had used of its stability budget, as the person who decided could see it.
     """
 
     action: str
@@ -99,6 +100,7 @@ class HoldAct:
     etag: int | None = None
     places: list[dict[str, str]] = field(default_factory=list)
     system: str = ""
+    exposure: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(slots=True)

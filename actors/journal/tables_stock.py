@@ -232,7 +232,7 @@ class Outbox(Row, table=True):
 
     Delivered per destination in order of `sequence` (1, 2, 3, … without gaps), at least once; `key` lets the receiver take it once.
     Kind: movement, hold.placed, hold.joined, hold.corrected, hold.released, hold.partially_released, hold.rejected, hold.reopened.
-    `body`: for a movement its body as rules.stock has it, for a hold {"hold": its row, "change": …, "places": where the lot is}.
+    `body`: for a movement that of its row, for a hold {"hold": its row, "change": …, "stock": the lot's lines, where it is}.
     """
 
     __table_args__ = (

@@ -175,6 +175,8 @@ def test_an_excursion_of_a_shipment_holds_its_lots_and_a_person_decides(door: St
     stale.etag = hold.etag
     decided = [door.stub.DecideHold(stale, timeout=DEADLINE_S).hold for _ in range(2)]  # sent again: the same answer
     assert [one.state for one in decided] == [inventory_pb2.HOLD_STATE_RELEASED] * 2
+    known = next(one for one in decided[0].history[-1].exposures if one.carrier.startswith("shipment/"))
+    assert known.bands[0].used_s == 120
     door.move("PICK", "1", lot_number="ship")
     door.send(tag, [(HOUR_S + 60 * 4 + 30, 14.0)])  # late: the excursion was worse than known
     again = door.stub.GetHold(inventory_pb2.GetHoldRequest(hold_id=hold.hold_id), timeout=DEADLINE_S).hold

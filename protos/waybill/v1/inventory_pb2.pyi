@@ -1380,6 +1380,7 @@ class HoldChange(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    EXPOSURES_FIELD_NUMBER: _builtins.int
     change: _builtins.str
     """"placed", "joined" (another excursion or reason), "updated" (an excursion went on or ended), "corrected" (late data or a correction changed an excursion), "released", "partially_released", "rejected", "reopened"."""
     state: Global___HoldState.ValueType
@@ -1388,6 +1389,10 @@ class HoldChange(_message.Message):
     etag: _builtins.str
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def exposures(self) -> _containers.RepeatedCompositeFieldContainer[Global___LotExposure]:
+        """Decisions: what the lot's parts had used of its stability budget as it was known then."""
+
     def __init__(
         self,
         *,
@@ -1397,10 +1402,11 @@ class HoldChange(_message.Message):
         text: _builtins.str = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        exposures: _abc.Iterable[Global___LotExposure] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "change", b"change", "etag", b"etag", "state", b"state", "text", b"text", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "change", b"change", "etag", b"etag", "exposures", b"exposures", "state", b"state", "text", b"text", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
