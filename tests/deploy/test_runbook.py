@@ -63,11 +63,8 @@ def test_every_command_of_the_page_is_one() -> None:
         assert at is not known, line
 
 
-def test_a_backup_of_a_running_waybill_comes_back_as_it_was(
-    start_waybill: Callable[..., Running], waybill: Running, tmp_path: Path
-) -> None:
-    if not waybill.settings.is_sqlite:
-        pytest.skip("PostgreSQL: see the long test")
+@pytest.mark.parametrize("waybill", ["sqlite"], indirect=True)  # PostgreSQL: the long test
+def test_a_backup_of_a_running_waybill_comes_back_as_it_was(waybill: Running, tmp_path: Path) -> None:
     taken = sent(waybill.target, range(50), "backed")
     file = tmp_path / "backups" / "now.db"
     found = backup.backup(waybill.settings, file)
