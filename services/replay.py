@@ -52,7 +52,8 @@ class Coordinator:
             return ray.get_actor(NAME, namespace=self.namespace)
         except ValueError:
             # In a worker: what the coordinator imports is not this door's.
-            ray.get(_open.remote(self.opener, NAME, self.namespace, self.database_url, self.archive))
+            opening: Any = _open
+            ray.get(opening.remote(self.opener, NAME, self.namespace, self.database_url, self.archive))
             return ray.get_actor(NAME, namespace=self.namespace)
 
 

@@ -149,8 +149,8 @@ def journeys(engine: Engine, dues: Sequence[Due]) -> list[Journey]:
         _by_parent(connection, found, CustodyRevision, "custody_id", "custodies", "custody_revisions")
         _by_parent(connection, found, AlertHistory, "alert_id", "alerts", "decisions")
         by_id = {journey.shipment["shipment_id"]: journey for journey in found.values()}
-        for table, name in ((Stop, "stops"), (Milestone, "milestones")):
-            for row in _rows(connection, table, "shipment_id", ids):
+        for people, name in ((Stop, "stops"), (Milestone, "milestones")):
+            for row in _rows(connection, people, "shipment_id", ids):
                 if row["shipment_id"] in by_id:
                     by_id[row["shipment_id"]].record.setdefault(name, []).append(row)
         _units(connection, found)

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, select
 
 from actors.journal import rows
 from actors.journal.pages import Rows, subset
@@ -90,7 +90,7 @@ def read_tags(connection: Connection, shard: int, tags: Sequence[int], from_us: 
             yield subset(found, keep)
 
 
-def _places(connection: Connection, shard: int, tags: Sequence[int], from_us: int, until_us: int) -> Iterator[Row[Any]]:
+def _places(connection: Connection, shard: int, tags: Sequence[int], from_us: int, until_us: int) -> Iterator[Any]:
     """Where the archived custodies of some tags lie that meet a time."""
     for some in rows.chunks(sorted(set(tags))):
         query = (
@@ -102,7 +102,7 @@ def _places(connection: Connection, shard: int, tags: Sequence[int], from_us: in
         yield from connection.execute(query).all()
 
 
-def _name(place: Row[Any]) -> str:
+def _name(place: Any) -> str:
     """The file that holds a custody's readings."""
     dataset = "readings" if place.custody_id >= 0 else LOOSE
     return str(next(file["name"] for file in place.files if file["dataset"] == dataset))

@@ -82,8 +82,8 @@ def mkt_of_segments_c(start: I8, sensed_us: I8, values_c: F8, from_us: I8, until
     Custody s has the rows start[s] ... start[s + 1] - 1, in judging order, NaN where absent or fail; from_us (custody start plus ignore
     period), until_us (its end) and max_gap_us are one for each. It is `trailing_mkt_c` at until_us over the whole custody, bit for bit.
     """
-    columns = (start, sensed_us, values_c, from_us, until_us, max_gap_us)
-    return np.asarray(_of_segments(*(frozen(np.ascontiguousarray(column)) for column in columns)))
+    columns: Any = [frozen(np.ascontiguousarray(one)) for one in (start, sensed_us, values_c, from_us, until_us, max_gap_us)]
+    return np.asarray(_of_segments(*columns))
 
 
 def largest_mkt_c(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from actors.rules import exposure
 from actors.rules.readings import COLUMNS, FOREVER_US, NOT_EVALUATED
 from actors.tags.carriers import Carrier
 from cluster.replay import judge, result
@@ -90,7 +91,7 @@ def flags(journeys: Journeys, columns: Columns, rules: Rules) -> list[dict[str, 
 
 
 def _mkt_names(rules: Rules, names: Sequence[str]) -> set[int]:
-    modes = {spec.limit_id for carrier in rules.carriers for spec in carrier.tracks if spec.mode == judge.exposure.MKT}
+    modes = {spec.limit_id for carrier in rules.carriers for spec in carrier.tracks if spec.mode == exposure.MKT}
     return {at for at, name in enumerate(names) if name in modes}
 
 
@@ -240,13 +241,13 @@ def shipments(
     """The rows of SHIPMENTS. rules: those of `before` and of `after`."""
     many = len(journeys.shipments)
     told: dict[str, list[Mapping[str, Any]]] = {}
-    for row in found:
-        told.setdefault(row["shipment_id"], []).append(row)
+    for one in found:
+        told.setdefault(one["shipment_id"], []).append(one)
     sides = [_tally(journeys, judged, mine, many) for judged, mine in ((before, rules[0]), (after, rules[1]))]
     rides = np.bincount(journeys.rides.carrier, minlength=many)
     mkt_c = np.full(many, -np.inf)
     np.fmax.at(mkt_c, journeys.rides.carrier, after.mkt_c)
-    made = []
+    made: list[dict[str, Any]] = []
     for at, shipment in enumerate(journeys.shipments):
         mine = told.get(shipment["shipment_id"], [])
         row: dict[str, Any] = {

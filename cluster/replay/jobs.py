@@ -150,7 +150,7 @@ def _in_parallel(
     """The counts of each part as they come; the largest parts first, so that no long one is left for the end."""
     waiting = sorted(parts, key=lambda part: (part["readings"], part["part_id"]))
     # One more than can run, so that a core that is free has work at once.
-    at_once = tasks_at_once or 1 + max(1, int(ray.cluster_resources().get("CPU", 1)))
+    at_once = tasks_at_once or 1 + max(1, int(ray.cluster_resources().get("CPU", 1)))  # type: ignore[no-untyped-call]
     running: list[Any] = []
     try:
         while waiting or running:

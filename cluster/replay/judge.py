@@ -199,17 +199,18 @@ class _Specs:
         self.names = names
         self._name = {name: at for at, name in enumerate(names)}
         known: dict[tuple[TrackSpec, ...], int] = {}
-        parts, sizes = [], []
+        parts: list[list[tuple[int, ...]]] = []
+        sizes: list[int] = []
         self.rule_set = np.zeros(len(carriers), np.int64)
         self.doubled = False
         for at, carrier in enumerate(carriers):
             key = tuple(carrier.tracks)
             if key not in known:
                 known[key] = len(parts)
-                names = [self.name(spec.limit_id) for spec in carrier.tracks]
-                self.doubled |= len(set(names)) < len(names)
+                numbers = [self.name(spec.limit_id) for spec in carrier.tracks]
+                self.doubled |= len(set(numbers)) < len(numbers)
                 parts.append(
-                    [(name, s.metric, s.mode, s.windows_start, s.windows_count) for name, s in zip(names, carrier.tracks, strict=True)]
+                    [(name, s.metric, s.mode, s.windows_start, s.windows_count) for name, s in zip(numbers, carrier.tracks, strict=True)]
                 )
                 sizes.append(len(carrier.tracks))
             self.rule_set[at] = known[key]
@@ -277,7 +278,7 @@ def ignore_from_us(rides: Rides, carriers: Sequence[Carrier], chosen: I8) -> I8:
     for at in np.flatnonzero(ever[rides.carrier[chosen]]).tolist():
         ride = int(chosen[at])
         ignore[at] = carriers[int(rides.carrier[ride])].plan.ignore_us(int(rides.from_us[ride]))
-    return np.minimum(rides.from_us[chosen] + ignore, rides.until_us[chosen])
+    return np.asarray(np.minimum(rides.from_us[chosen] + ignore, rides.until_us[chosen]))
 
 
 def _judge_limits(

@@ -34,7 +34,7 @@ NOTE_EVERY_S = 0.5
 TIMEOUT_S = 30.0
 
 
-@ray.remote(num_cpus=0, max_restarts=-1, max_concurrency=16)
+@ray.remote(num_cpus=0, max_restarts=-1, max_concurrency=16)  # type: ignore[call-overload]
 class Replays:
     """See the module. `archive`: folder or URL of the archive; results lie below it."""
 
