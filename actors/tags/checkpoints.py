@@ -50,8 +50,18 @@ class CheckpointStore:
 
     @property
     def full(self) -> bool:
-        """Whether a further one would drive out another."""
-        return self.bytes >= self.bytes_bound
+        """Whether there is hardly room for a further one."""
+        return self.bytes > self.bytes_bound - self.bytes_bound // 16
+
+    def that_fit(self, tags: I4, records: Records) -> Bools:
+        """Which of these may have their `records` kept without driving out another: those that have a checkpoint, and others for which
+        there is room.
+        """
+        fit: Bools = self._head.tags["checkpoint"][tags] >= 0
+        each = SLOT_BYTES + records.bytes_live // max(len(tags), 1)
+        room = max(0, self.bytes_bound - self.bytes) // each
+        fit[np.flatnonzero(~fit)[:room]] = True
+        return fit
 
     def until_us(self, tags: I4) -> I8:
         """The sensed time up to which each tag's checkpoint holds every reading, MIN_US where it has none."""
@@ -101,8 +111,12 @@ class CheckpointStore:
 
     def drop_all(self, tags: I4) -> None:
         """The tags have no checkpoints any more."""
-        for tag in tags[self._head.tags["checkpoint"][tags] >= 0].tolist():
-            self.drop(tag)
+        places = self._head.tags["checkpoint"][tags]
+        places = places[places >= 0]
+        self._head.tags["checkpoint"][tags] = -1
+        self.records.drop_all(places)
+        self.tag[places], self._asked[places] = -1, 0
+        self._free.extend(places.tolist())
 
     def _take(self, count: int) -> I4:
         again = [self._free.pop() for _ in range(min(count, len(self._free)))]

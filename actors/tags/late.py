@@ -176,6 +176,7 @@ class Checkpoints:
         head, ring = self.head, self.head.ring
         rows = head.tags[staged.tags]
         good = (rows["special"] == 0) & (head.checkpoints.until_us(staged.tags) < staged.newest_us)
+        good &= head.checkpoints.that_fit(staged.tags, staged.records)
         good &= _only_newer(
             np.ascontiguousarray(rows["ring_last"]), staged.newest_us, staged.number, ring.capacity, ring.sensed_us, ring.previous
         )

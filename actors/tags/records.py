@@ -215,6 +215,12 @@ class Records:
             self.state[1] += int(self.room[slot])
             self.room[slot] = 0
 
+    def drop_all(self, slots: I4) -> None:
+        """The slots, each named once, have no records any more."""
+        slots = slots[slots < len(self.room)]
+        self.state[1] += int(self.room[slots].sum(dtype=np.int64))
+        self.room[slots] = 0
+
     def tidy(self) -> None:
         """Move the records together."""
         words = np.zeros(int(self.state[0] - self.state[1]), np.int64)
