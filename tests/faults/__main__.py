@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -79,7 +80,8 @@ def main() -> int:
             nodes = Nodes(2, folder / "gcs" if "gcs" in kinds else None, cable)
             stack.callback(nodes.close)
             settings["ray_address"] = nodes.address
-        system = stack.enter_context(launched(folder / "system", settings, options.plant, server, nodes, disk))
+        system = stack.enter_context(launched(folder / "system", settings, server, nodes, disk))
+        system.traps.plant = options.plant
         world = {"tags": options.tags, "ride_minutes": 1_500, "batch_rows": max(400, options.tags)}
         plan = Plan(
             kinds,
@@ -91,6 +93,7 @@ def main() -> int:
             readings_per_s=options.rate,
             drain_s=600,
         )
+        signal.signal(signal.SIGINT, lambda *_: plan.enough.set())  # Ctrl-C: judge what there is
         report = run(system, folder / "run", plan, say=lambda line: print(line, flush=True))
         print(report.text())
         if options.out:

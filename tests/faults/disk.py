@@ -1,4 +1,4 @@
-"""Disks that fill up and system calls that fail, as the long form has them. They need root and strace, and say so where these are missing."""
+"""Disks that fill up and system calls that fail, as the long form has them; they need root and strace, and say so where these are not."""
 
 from __future__ import annotations
 

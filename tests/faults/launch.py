@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import threading
 import time
@@ -19,6 +20,8 @@ def main() -> None:
     """Run until told to end."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     told = json.loads(sys.stdin.read())
+    if told["core"] is not None:
+        os.sched_setaffinity(0, {told["core"]})  # and all that it starts
     supervisor.BACKOFF_S = (0.2,)  # many deaths a minute are what is asked for here
 
     def ready(running: Running) -> None:
@@ -40,10 +43,10 @@ def main() -> None:
             for asked in Path(told["ready"]).parent.glob("succeed-*"):
                 asked.unlink()
                 number = int(asked.name.rpartition("-")[2])
-                successors.append(successor(running, Traps(Path(told["traps"])), told["plant"], number))
+                successors.append(successor(running, Traps(Path(told["traps"])), number))
             time.sleep(0.1)
 
-    with instrumented(Traps(Path(told["traps"])), told["plant"]):
+    with instrumented(Traps(Path(told["traps"]))):
         supervisor.up(load({}, **told["settings"]), say=lambda line: logging.info("%s", line), ready=ready)
 
 

@@ -33,6 +33,8 @@ SHARD = 1
 """Trap of shard n: SHARD + n."""
 FULL = 100
 """Not a trap: while it is set the SQLite file may not grow."""
+PLANTED = 101
+"""Not a trap: which of PLANTS is in force."""
 TRAPS = 128
 UNBOUNDED_PAGES = 1_073_741_823
 PLANTS = ("", "acknowledge-before-commit", "epoch-not-checked")
@@ -68,6 +70,15 @@ class Traps:
         """The process stops itself (SIGSTOP) at its next commit of readings, inside the transaction where it writes itself."""
         self._bytes[index] = 2
 
+    @property
+    def plant(self) -> str:
+        """The planted bug that is in force, in all processes."""
+        return PLANTS[self._bytes[PLANTED]]
+
+    @plant.setter
+    def plant(self, name: str) -> None:
+        self._bytes[PLANTED] = PLANTS.index(name)
+
     def spring(self, index: int) -> None:
         """Die or freeze here, if armed."""
         armed, self._bytes[index] = self._bytes[index], 0
@@ -75,9 +86,9 @@ class Traps:
             os.kill(os.getpid(), signal.SIGKILL if armed == 1 else signal.SIGSTOP)
 
 
-def install(traps: Traps, index: int, plant: str) -> None:
-    """Put the trap, and the planted bug if any, into this process."""
-    genuine = journal_writer.apply
+def install(traps: Traps, index: int) -> None:
+    """Put the trap, and the planted bugs, into this process."""
+    genuine, fence = journal_writer.apply, journal_commit._fence
 
     def apply(connection: Any, commits: list[PreparedCommit]) -> Any:
         if connection.dialect.name == "sqlite":
@@ -88,12 +99,13 @@ def install(traps: Traps, index: int, plant: str) -> None:
             traps.spring(index)
         return answers
 
+    def checked(connection: Any, commit: PreparedCommit) -> None:
+        (_no_fence if traps.plant == "epoch-not-checked" else fence)(connection, commit)
+
     journal_writer.apply = apply
-    if plant == "epoch-not-checked":
-        journal_commit._fence = _no_fence
-    if plant == "acknowledge-before-commit":
-        for kind in (journal_store.CommitterStore, journal_store.PostgresStore):
-            kind.commit = _hasty(kind.commit)  # type: ignore[method-assign]
+    journal_commit._fence = checked
+    for kind in (journal_store.CommitterStore, journal_store.PostgresStore):
+        kind.commit = _hasty(kind.commit, traps)  # type: ignore[method-assign]
 
 
 def _no_fence(connection: Any, commit: PreparedCommit) -> None:
@@ -110,12 +122,12 @@ def _no_fence(connection: Any, commit: PreparedCommit) -> None:
     commit.journal.sequence = connection.execute(moved).scalar_one()
 
 
-def _hasty(genuine: Any) -> Any:
+def _hasty(genuine: Any, traps: Traps) -> Any:
     """The planted bug: whoever waits for the commit is told at once that it is durable."""
 
     def commit(self: Any, prepared: PreparedCommit) -> Future[CommitResult]:
         future = genuine(self, prepared)
-        if prepared.journal is None or prepared.journal.kind != "readings":
+        if traps.plant != "acknowledge-before-commit" or prepared.journal is None or prepared.journal.kind != "readings":
             return future  # type: ignore[no-any-return]
         told: Future[CommitResult] = Future()
         told.set_result(CommitResult())
@@ -127,12 +139,12 @@ def _hasty(genuine: Any) -> Any:
 class InstrumentedShards:
     """Stands in for the shard class where a Waybill is started: every shard gets its trap."""
 
-    def __init__(self, traps: Traps, plant: str) -> None:
-        self._traps, self._plant = traps, plant
+    def __init__(self, traps: Traps) -> None:
+        self._traps = traps
 
     def options(self, **options: Any) -> InstrumentedShards:
         """As an actor class's."""
-        other = InstrumentedShards(self._traps, self._plant)
+        other = InstrumentedShards(self._traps)
         other._options = options  # type: ignore[attr-defined]
         return other
 
@@ -140,20 +152,20 @@ class InstrumentedShards:
         """Start a shard."""
         from tests.faults.trapped_shard import TrappedShard
 
-        return TrappedShard.options(**self._options).remote(number, config, str(self._traps.path), self._plant)  # type: ignore[attr-defined]
+        return TrappedShard.options(**self._options).remote(number, config, str(self._traps.path))  # type: ignore[attr-defined]
 
 
-def successor(running: Running, traps: Traps, plant: str, number: int) -> Any:
+def successor(running: Running, traps: Traps, number: int) -> Any:
     """Start a second owner of a shard beside the one that is there, as a partitioned cluster would; its handle keeps it alive."""
     from cluster import boot
     from tests.faults.trapped_shard import TrappedShard
 
     options = {"namespace": running.settings.ray_namespace, "num_cpus": 0, "max_restarts": 0}
-    return TrappedShard.options(**options).remote(number, boot._shard_config(running), str(traps.path), plant)  # type: ignore[attr-defined]
+    return TrappedShard.options(**options).remote(number, boot._shard_config(running), str(traps.path))  # type: ignore[attr-defined]
 
 
 @contextmanager
-def instrumented(traps: Traps, plant: str = "") -> Iterator[None]:
+def instrumented(traps: Traps) -> Iterator[None]:
     """Within it, whatever `cluster.boot` starts in this process is instrumented."""
     from cluster import boot  # not in a committer, which should start fast
 
@@ -161,10 +173,10 @@ def instrumented(traps: Traps, plant: str = "") -> Iterator[None]:
 
     def start(name: str, module: str, arguments: Any, *rest: Any, **more: Any) -> Recorded:
         if module == "actors.journal.committer":
-            module, arguments = "tests.faults.planted", [str(traps.path), plant or "none", *arguments]
+            module, arguments = "tests.faults.planted", [str(traps.path), *arguments]
         return spawn(name, module, arguments, *rest, **more)
 
-    boot.Shard, boot.spawn = InstrumentedShards(traps, plant), start  # type: ignore[assignment]
+    boot.Shard, boot.spawn = InstrumentedShards(traps), start  # type: ignore[assignment]
     try:
         yield
     finally:
@@ -172,11 +184,11 @@ def instrumented(traps: Traps, plant: str = "") -> Iterator[None]:
 
 
 def main(arguments: list[str]) -> int:
-    """The committer, instrumented: the traps' file, the planted bug (or none), and the committer's own arguments."""
+    """The committer, instrumented: the traps' file, and the committer's own arguments."""
     from actors.journal import committer
 
-    install(Traps(Path(arguments[0])), COMMITTER, arguments[1].replace("none", ""))
-    return committer.main(arguments[2:])
+    install(Traps(Path(arguments[0])), COMMITTER)
+    return committer.main(arguments[1:])
 
 
 if __name__ == "__main__":

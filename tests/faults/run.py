@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -38,6 +39,8 @@ class Plan:
     window: int = 4
     readings_per_s: float = 20_000.0
     drain_s: float = 120.0
+    enough: threading.Event = field(default_factory=threading.Event)
+    """Set it to have the chaos end now, and what there is judged."""
 
 
 @dataclass
@@ -144,7 +147,9 @@ def _disturb(driver: Chaos, gateway: subprocess.Popen[bytes], plan: Plan) -> Non
     def counted() -> int:
         return sum(1 for cycle in driver.cycles if cycle.counts)
 
-    while time.monotonic() < until or driver.counters.acknowledged < plan.readings or counted() < plan.least_cycles:
+    while not plan.enough.is_set() and (
+        time.monotonic() < until or driver.counters.acknowledged < plan.readings or counted() < plan.least_cycles
+    ):
         if plan.kinds and not (plan.least_cycles and counted() >= plan.least_cycles):
             driver.step()
         else:

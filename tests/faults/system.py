@@ -122,6 +122,8 @@ class System:
     """Start a second owner of a shard beside the one that is there."""
     nodes: Nodes | None = None
     disk: SmallDisk | None = None
+    pid: int = 0
+    """Of the supervisor, where it runs in a process of its own."""
     _engine: Engine | None = None
 
     @property
@@ -177,14 +179,14 @@ def alive(pid: int) -> bool:
 
 
 @contextlib.contextmanager
-def supervised(running: Running, traps: Traps, plant: str = "", server: PostgreSQL | None = None) -> Iterator[System]:
+def supervised(running: Running, traps: Traps, server: PostgreSQL | None = None) -> Iterator[System]:
     """A Waybill of this process with its supervisor on a thread; what the tests use. The caller stops it."""
     from cluster import supervisor as supervising
 
     settings = running.settings
     system = System(running.target, settings.url_text, settings.data_dir, settings.shards or 0, traps, server)
     successors: list[Any] = []
-    system.succeed = lambda shard: successors.append(successor(running, traps, plant, shard))
+    system.succeed = lambda shard: successors.append(successor(running, traps, shard))
     supervisor = supervising.Supervisor(running, say=system.said.append)
     backoff, supervising.BACKOFF_S = supervising.BACKOFF_S, (0.2,)  # many deaths a minute are what is asked for here
     thread = threading.Thread(target=supervisor.run, name="supervisor", daemon=True)
@@ -203,16 +205,16 @@ def supervised(running: Running, traps: Traps, plant: str = "", server: PostgreS
 def launched(
     folder: Path,
     settings: dict[str, Any],
-    plant: str = "",
     server: PostgreSQL | None = None,
     nodes: Nodes | None = None,
     disk: SmallDisk | None = None,
+    core: int | None = None,
 ) -> Iterator[System]:
-    """A Waybill in processes of its own, as `waybill up` runs it, with its own Ray; what the long form uses."""
+    """A Waybill in processes of its own, as `waybill up` runs it, with its own Ray. `core`: the only one it may use."""
     folder.mkdir(parents=True, exist_ok=True)
     traps = Traps(folder / "traps", create=True)
-    config = {"settings": {"data_dir": str(folder / "data"), "port": 0, **settings}, "traps": str(traps.path), "plant": plant}
-    config["ready"] = str(folder / "up.json")
+    config = {"settings": {"data_dir": str(folder / "data"), "port": 0, **settings}, "traps": str(traps.path)}
+    config["ready"], config["core"] = str(folder / "up.json"), core
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WAYBILL_")}
     with open(folder / "up.log", "ab") as log:
         process = subprocess.Popen(
@@ -230,7 +232,7 @@ def launched(
         told = json.loads(Path(config["ready"]).read_text())  # type: ignore[arg-type]
         system = System(told["target"], told["database_url"], Path(told["data_dir"]), told["shards"], traps, server)
         system.succeed = lambda shard: (folder / f"succeed-{shard}").touch()
-        system.nodes, system.disk = nodes, disk
+        system.nodes, system.disk, system.pid = nodes, disk, process.pid
         try:
             yield system
         finally:

@@ -20,9 +20,9 @@ class TrappedShard(genuine):  # type: ignore[misc]
     """See `actors.shard.Shard`. On SQLite the trap kills some moments after a commit was given to the committer, and freezes just before:
     a frozen owner holds a commit that it will give when it is thawed."""
 
-    def __init__(self, number: int, config: ShardConfig, traps: str, plant: str) -> None:
+    def __init__(self, number: int, config: ShardConfig, traps: str) -> None:
         mine = Traps(Path(traps))
-        install(mine, SHARD + number, plant)
+        install(mine, SHARD + number)
         _trap_on_the_way(mine, SHARD + number)
         super().__init__(number, config)
 
