@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from actors.rules.readings import COLUMNS, FOREVER_US
+from actors.rules.readings import COLUMNS
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -266,8 +266,3 @@ def file_of(dataset: str, month: str, part_id: str) -> str:
 def times(us: npt.ArrayLike) -> pa.Array:
     """Microseconds as a column of timestamps."""
     return pa.array(np.asarray(us, np.int64)).cast(TIME)
-
-
-def time_or_none(us: int | None) -> int | None:
-    """A time of a record; FOREVER_US is none."""
-    return None if us is None or us >= FOREVER_US else us

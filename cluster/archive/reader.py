@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -69,11 +68,3 @@ def values(table: pa.Table, codes: Sequence[int]) -> F8:
                 found[k, at : at + n] = chunk.to_numpy(zero_copy_only=chunk.null_count == 0)  # a null becomes NaN
             at += n
     return found
-
-
-def strings(table: pa.Table, name: str) -> list[str]:
-    """A column of text; "" where it is null."""
-    return [one or "" for one in table.column(name).to_pylist()]
-
-
-Index = npt.NDArray[np.intp]
