@@ -73,7 +73,10 @@ def run(
     shipment: Annotated[list[str] | None, typer.Option("--shipment", help="Only this shipment; may be repeated.")] = None,
     location: Location = "",
 ) -> None:
-    """Archive the shipments that closed and are not archived, and again those of which something came afterwards."""
+    """Archive the shipments that closed and are not archived, and again those of which something came afterwards.
+
+    Example: waybill archive run --closed-for 7d
+    """
     now_us = time.time_ns() // 1000
     with opened(location) as (_, store, place), bar("shipments") as progress:
         task = progress.add_task("archiving", total=None)
@@ -93,7 +96,10 @@ def run(
 
 @app.command("list")
 def list_() -> None:
-    """The parts of the archive."""
+    """The parts of the archive.
+
+    Example: waybill archive list
+    """
     table = Table("month", "part", "shipments", "readings", "MB", "made", box=None)
     with opened("") as (_, store, _place):
         parts = manifest.parts(store.engine)
@@ -107,7 +113,10 @@ def list_() -> None:
 
 @app.command("verify")
 def verify(location: Location = "") -> None:
-    """Check every file against the manifest: bytes, checksum, rows and columns. With --archive, against the archive's own manifest.json."""
+    """Check every file against the manifest: bytes, checksum, rows and columns. With --archive, against the archive's own manifest.json.
+
+    Example: waybill archive verify
+    """
     if location:
         try:
             parts = read_manifest(Place.of(location))
@@ -132,7 +141,10 @@ def retain_(
     older_than: Annotated[str, typer.Option("--older-than", help="Give up what was received longer ago, such as 90d.")],
     location: Location = "",
 ) -> None:
-    """Let the journal give up old readings. What is on no archived journey goes into the archive first; history reads both as one."""
+    """Let the journal give up old readings. What is on no archived journey goes into the archive first; history reads both as one.
+
+    Example: waybill archive retain --older-than 90d
+    """
     before_us = time.time_ns() // 1000 - span_us(older_than, "--older-than")
     started = time.monotonic()
     with opened(location) as (_, store, place):

@@ -44,7 +44,10 @@ def list_(
     item: Annotated[str, typer.Option("--item", help="Only this item's.")] = "",
     shipment: Annotated[str, typer.Option("--shipment", help="Only for excursions on this shipment.")] = "",
 ) -> None:
-    """Holds that wait for a decision, newest first."""
+    """Holds that wait for a decision, newest first.
+
+    Example: waybill holds list --item vaccine-a
+    """
     states = [] if everything else [inventory_pb2.HOLD_STATE_ACTIVE, inventory_pb2.HOLD_STATE_PARTIALLY_RELEASED]
     request = inventory_pb2.ListHoldsRequest(states=states, item_id=item, shipment_id=shipment)
     shown = table("hold", "placed", "state", "item", "lot", "why")
@@ -57,7 +60,10 @@ def list_(
 @app.command()
 @with_client
 def show(client: Client, hold: HoldId) -> None:
-    """One hold: the excursions it is about, and its history."""
+    """One hold: the excursions it is about, and its history.
+
+    Example: waybill holds show ID
+    """
     one = client.call(client.inventory.GetHold, inventory_pb2.GetHoldRequest(hold_id=hold)).hold
     state = word(inventory_pb2.HoldState, one.state)
     out.print(Text.assemble((one.hold_id, "bold"), f"  {one.item_id} {one.lot_number}  ", (state, STYLE[one.state]), f"  etag {one.etag}"))
@@ -82,7 +88,10 @@ def place(
     reason: Annotated[str, typer.Option(help="Why.")],
     actor: Actor = "",
 ) -> None:
-    """Puts a lot on hold: it cannot be reserved, picked or shipped until a person decides."""
+    """Puts a lot on hold: it cannot be reserved, picked or shipped until a person decides.
+
+    Example: waybill holds place vaccine-a L-1 --reason "label is wrong"
+    """
     request = inventory_pb2.PlaceHoldRequest(item_id=item, lot_number=lot, actor=actor or getpass.getuser(), reason=reason)
     out.print(f"hold {client.call(client.inventory.PlaceHold, request).hold.hold_id}")
 

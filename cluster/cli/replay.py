@@ -48,7 +48,10 @@ def verify(
     client: Client, arrival: Annotated[bool, typer.Option("--arrival", help="In the order of arrival: every revision again.")] = False,
     shipment: Shipments = None, month: Months = None, archive: Archive = "", folder: Out = None,
 ) -> None:  # fmt: skip
-    """The recorded rules over the archived readings: the recorded events and sums again, or the differences by name (exit code 1)."""
+    """The recorded rules over the archived readings: the recorded events and sums again, or the differences by name (exit code 1).
+
+    Example: waybill replay verify --month 2026-01
+    """
     kind = result.ARRIVAL if arrival else result.VERIFY
     _replay(client, Request(kind, tuple(shipment or ()), tuple(month or ())), archive, folder)
 
@@ -60,7 +63,10 @@ def whatif_(
     rules: Annotated[Path, typer.Argument(help="JSON file of other rules; see docs/replay.md.", exists=True, dir_okay=False)],
     shipment: Shipments = None, month: Months = None, archive: Archive = "", folder: Out = None,
 ) -> None:  # fmt: skip
-    """Other profiles, limits, geofences or quality settings over the archive: what would be otherwise."""
+    """Other profiles, limits, geofences or quality settings over the archive: what would be otherwise.
+
+    Example: waybill replay whatif other-rules.json --month 2026-01
+    """
     try:
         asked = json.loads(rules.read_text())
     except (ValueError, OSError) as error:
@@ -73,7 +79,10 @@ def whatif_(
 @app.command("list")
 @with_client
 def list_(client: Client) -> None:
-    """Replays, the newest first."""
+    """Replays, the newest first.
+
+    Example: waybill replay list
+    """
     service = replay_pb2_grpc.ReplayServiceStub(client.channel)
     table = Table("replay", "kind", "state", "parts", "readings", "differences", "started", box=None)
     for one in client.call(service.ListReplays, replay_pb2.ListReplaysRequest()).replays:
@@ -87,7 +96,10 @@ def list_(client: Client) -> None:
 @app.command("cancel")
 @with_client
 def cancel(client: Client, replay_id: Annotated[str, typer.Argument(help="The replay's id.")]) -> None:
-    """End a replay that runs."""
+    """End a replay that runs.
+
+    Example: waybill replay cancel ID
+    """
     service = replay_pb2_grpc.ReplayServiceStub(client.channel)
     client.call(service.CancelReplay, replay_pb2.CancelReplayRequest(replay_id=replay_id))
     out.print(f"replay {replay_id} is asked to end")
@@ -95,7 +107,10 @@ def cancel(client: Client, replay_id: Annotated[str, typer.Argument(help="The re
 
 @app.command("show")
 def show(folder: Annotated[str, typer.Argument(help="Folder or URL of a result.")]) -> None:
-    """Show a result that is there."""
+    """Show a result that is there.
+
+    Example: waybill replay show replay-ID
+    """
     try:
         found, differences, shipments = result.read(Place.of(folder))
     except (OSError, ValueError, UnknownPlace) as error:
@@ -114,6 +129,8 @@ def live_(
     """Play archived journeys into a running system (--server), at their own pace times --speed, for tests and training.
 
     Times are moved so that the last reading is sensed about when it is sent. The shipments are made there with the recorded limits.
+
+    Example: waybill replay live --archive /backup/archive --speed 600 --server test.example:50051
     """
     parts = jobs.chosen(_parts(archive), Request(result.LIVE, months=tuple(month or ())))
     with bar("readings") as progress:

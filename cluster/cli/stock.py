@@ -100,7 +100,10 @@ def lines(
     lot: Lot = "",
     as_of: AsOf = "",
 ) -> None:
-    """Line by line: zone, item, lot, handling unit, status, quantity."""
+    """Line by line: zone, item, lot, handling unit, status, quantity.
+
+    Example: waybill stock lines basel --item vaccine-a
+    """
     request = inventory_pb2.ListStockRequest(warehouse_id=warehouse, item_id=item, lot_number=lot, as_of_time=moment(as_of, "--as-of"))
     shown = table("zone", "item", "lot", "handling unit", "status", "#quantity", "unit")
     for one in client.pages(client.inventory.ListStock, request, "lines"):
@@ -114,7 +117,10 @@ def lines(
 @app.command()
 @with_client
 def verify(client: Client, warehouse: Annotated[str, typer.Argument(help="The warehouse.")]) -> None:
-    """Checks the stock that is kept against the sum of the ledger. Exit code 1 where they differ."""
+    """Checks the stock that is kept against the sum of the ledger. Exit code 1 where they differ.
+
+    Example: waybill stock verify basel
+    """
     found = client.call(client.inventory.VerifyStock, inventory_pb2.VerifyStockRequest(warehouse_id=warehouse))
     out.print(f"{found.lines:,} lines of {found.movements:,} movements: {len(found.mismatches)} differ")
     for one in found.mismatches:
