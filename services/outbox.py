@@ -31,7 +31,7 @@ from services.outside import Failed, LockedOut, Message, Outcome, OutsideError, 
 
 log = logging.getLogger("waybill.outbox")
 
-BATCH = 50
+BATCH = 25
 POLL_S = 0.1
 """How often the outbox is looked at while nothing waits."""
 FIRST_WAIT_S = 0.5

@@ -180,16 +180,16 @@ def decimal(quantity: float) -> Decimal:
     return round(Decimal(repr(quantity)), 6)
 
 
-def standing_keys(rpc: TrytonRpc, keys: Iterator[str] | set[str], *, done_only: bool) -> set[str]:
-    """Those of our keys of which a document is there that is done (or at least not cancelled)."""
+def standing_keys(rpc: TrytonRpc, keys: set[str], *, done_only: bool) -> set[str]:
+    """Those of our keys of which a move is there that is done (or at least not cancelled)."""
     wanted = [MARK + key for key in keys]
     states = ["state", "=", "done"] if done_only else ["state", "!=", "cancelled"]
     found = set()
     for start in range(0, len(wanted), PAGE):
-        domain = [["reference", "in", wanted[start : start + PAGE]], states]
         for model in DOCUMENTS:
-            rows = rpc.call(f"model.{model}.search_read", domain, 0, None, None, ["reference"])
-            found |= {row["reference"].removeprefix(MARK) for row in rows}
+            domain = [["shipment.reference", "in", wanted[start : start + PAGE], model], states]
+            rows = rpc.call("model.stock.move.search_read", domain, 0, None, None, ["shipment.reference"])
+            found |= {row["shipment."]["reference"].removeprefix(MARK) for row in rows}
     return found
 
 

@@ -143,9 +143,10 @@ class Clerk:
     def cancel(self) -> None:
         """A move that was done is taken back: it may be Waybill's own."""
         wanted = [["state", "=", "done"], ["from_location", "not in", self._asides()], ["to_location", "not in", self._asides()]]
-        newest = self.patient("model.stock.move.search", wanted, 0, 60, [["id", "DESC"]])
-        if newest:
-            self.patient("model.stock.move.cancel", [self._chance.choice(newest)])
+        newest = self.patient("model.stock.move.search_read", wanted, 0, 60, [["id", "DESC"]], ["shipment"])
+        chosen = self._chance.choice(newest)
+        model, _, document = (chosen["shipment"] or f"stock.move,{chosen['id']}").partition(",")
+        self.patient(f"model.{model}.cancel", [int(document)])
 
     def delete(self) -> None:
         """Cancelled and deleted at once, so that only its absence tells."""
