@@ -19,6 +19,7 @@ MOST = 200
 NAMES = {
     "excursions": ("excursion_id",),
     "alerts": ("alert_id",),
+    "holds": ("hold_id",),
     "custodies": ("custody_id",),
     "milestones": ("ordinal",),
     "stops": ("stop_id",),

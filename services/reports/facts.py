@@ -12,18 +12,18 @@ from typing import Any
 import numpy as np
 
 from actors.journal import queries_business as queries
-from actors.journal import queries_doors
+from actors.journal import queries_doors, queries_stock
 from actors.journal.queries_business import ShipmentRecord, shipment_carrier
 from actors.journal.tables import Excursion, Profile
 from actors.rules.plan import Plan
 from actors.rules.readings import FAIL, FOREVER_US, POSITION, Batch
-from services import alerts, carriers, check, exposure, records, track
+from services import alerts, carriers, check, exposure, records, stock_records, track
 from services.backend import Backend, Context
 from services.exposure import Ride
 from services.reports import digest
 from services.reports.plot import thinned
 from services.tags import custody_message
-from waybill.v1 import alert_pb2, common_pb2, exposure_pb2, report_pb2
+from waybill.v1 import alert_pb2, common_pb2, exposure_pb2, inventory_pb2, report_pb2, shipment_pb2
 
 MOST = 10_000
 """Custodies, excursions, visits, alerts of one shipment: as many as the other RPCs take into account."""
@@ -60,13 +60,15 @@ async def gather(backend: Backend, record: ShipmentRecord, now_us: int, context:
     visits = await backend.read(queries.visits, carrier, limit=MOST)
     visited = await backend.read(queries.visited_fences, [carrier])
     arrivals = {fence: entered_us for (_, fence), entered_us in visited.items()}
+    shown = records.shipment(record, arrivals)
     report = report_pb2.ShipmentReport(
         made_time=check.timestamp(now_us),
         software=software(),
-        shipment=records.shipment(record, arrivals),
+        shipment=shown,
         exposure=judged,
         excursions=await _excursions(backend, excursions, carrier, context),
         alerts=await _alerts(backend, carrier),
+        holds=await _holds(backend, record.shipment.shipment_id, shown),
         milestones=[records.milestone(one, record.stops) for one in record.milestones],
         custodies=[custody_message(one, histories.get(one.custody_id, ())) for one in custodies],
         profiles=await _profiles(backend, plan),
@@ -105,6 +107,21 @@ async def _alerts(backend: Backend, carrier: str) -> list[alert_pb2.Alert]:
         both = await backend.read(queries_doors.alert, row.alert_id)
         shown.history.extend(alerts.entry(one) for one in (both[1] if both else ()))
         found.append(shown)
+    return found
+
+
+async def _holds(backend: Backend, shipment_id: str, shown: shipment_pb2.Shipment) -> list[inventory_pb2.Hold]:
+    """Holds that its excursions made, and all others of the lots that it carries."""
+    rows = await backend.read(queries_stock.holds, limit=MOST, shipment_id=shipment_id)
+    carried = {(lot.item_id, lot.lot_number) for unit in shown.handling_units for lot in unit.lots}
+    for item_id, lot_number in sorted(carried):
+        lot = await backend.read(queries.lot_of, item_id, lot_number)
+        if lot is not None:
+            rows += await backend.read(queries_stock.holds, limit=MOST, lot_id=lot.lot_id)
+    found = []
+    for row in sorted({row.hold_id: row for row in rows}.values(), key=lambda one: (one.placed_us, one.hold_id)):
+        both = await backend.read(queries_stock.hold, row.hold_id)
+        found.append(stock_records.hold(row.model_dump(), both[1] if both else ()))
     return found
 
 
@@ -174,6 +191,7 @@ def _digests(report: report_pb2.ShipmentReport, plan: Plan) -> None:
         ("excursions", report.excursions, ()),
         ("visits", report.visits, ()),
         ("alerts", report.alerts, ()),
+        ("holds", report.holds, ()),
     )
     report.digests.extend(digest.of_messages(kind, messages, drop) for kind, messages, drop in kinds)
     report.digests.append(digest.of_data("plan", [plan.to_data()]))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from services.reports import release_plots, release_tables
 from services.reports.document import Beside, Card, Cell, Document, Facts, Listing, Number, Part, Section, Table, Words, columns
 from services.reports.words import DASH, lasting, metric_title, plural, rule, share, unit, us_of, value, when, word
-from waybill.v1 import alert_pb2, common_pb2, exposure_pb2, profile_pb2, report_pb2, shipment_pb2
+from waybill.v1 import alert_pb2, common_pb2, exposure_pb2, inventory_pb2, profile_pb2, report_pb2, shipment_pb2
 
 HEADS = {
     common_pb2.VERDICT_WITHIN_LIMITS: ("Within limits", "good"),
@@ -51,6 +51,9 @@ def _verdict(report: report_pb2.ShipmentReport) -> Card:
     lines.append("Final but for late data and corrections" if report.exposure.closed else "Not final: tags still ride on it")
     if report.exposure.verdict == common_pb2.VERDICT_EXCURSION:
         lines.insert(0, f"{plural(report.exposure.excursions, 'excursion')}, {_severity(report.exposure.worst_severity)}")
+    held = sum(one.state != inventory_pb2.HOLD_STATE_RELEASED for one in report.holds)
+    if held:
+        lines.append(f"{plural(held, 'lot')} on hold or blocked")
     waiting = _waiting(report)
     if waiting:
         lines.append(f"{plural(waiting, 'alert')} still {'waits' if waiting == 1 else 'wait'} for a decision")

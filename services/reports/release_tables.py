@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from services.reports.document import Cell, Part, Section, Table, Tone, Words, columns
 from services.reports.words import DASH, lasting, plural, rule, us_of, value, when, word
-from waybill.v1 import alert_pb2, common_pb2, exposure_pb2, profile_pb2, report_pb2, shipment_pb2, tag_pb2
+from waybill.v1 import alert_pb2, common_pb2, exposure_pb2, inventory_pb2, profile_pb2, report_pb2, shipment_pb2, tag_pb2
 
 CAUSES = {
     "reading": "readings in order",
@@ -140,7 +140,7 @@ class Act(NamedTuple):
 
 
 def acts(report: report_pb2.ShipmentReport) -> list[Act]:
-    """What people decided, by time: about alerts, corrections of custody, profiles put in force, a cancellation."""
+    """What people decided, by time: about alerts, holds, corrections of custody, profiles put in force, a cancellation."""
     found = []
     for alert in report.alerts:
         for entry in alert.history:
@@ -148,6 +148,12 @@ def acts(report: report_pb2.ShipmentReport) -> list[Act]:
                 change = word(alert_pb2.AlertChange, entry.change)
                 what = "commented on the alert" if change == "commented" else f"{change} the alert"
                 found.append(Act(us_of(entry.recorded_time), entry.actor, what, _about(alert), entry.text))
+    for hold in report.holds:
+        for step in hold.history:
+            if step.actor:
+                about = f"lot {hold.lot_number} of {hold.item_id}"
+                what = f"{step.change.replace('_', ' ')} {'a' if step.change == 'placed' else 'the'} hold"
+                found.append(Act(us_of(step.time), step.actor, what, about, step.text))
     for custody in report.custodies:
         for said in custody.history:
             if said.cause in ("corrected", "retracted"):
@@ -180,11 +186,31 @@ def decisions(report: report_pb2.ShipmentReport) -> Section:
         parts.append(Table(columns("When*1.2 | Who | What*1.4 | About*2.2 | Why*2.2"), rows))
     else:
         parts.append(Words("Nobody has decided anything yet." if report.alerts else "There was nothing to decide.", "dim"))
+    if report.holds:
+        parts.append(
+            Table(columns("Lot*2 | Hold*1.4 | Placed*1.3 | Why*2 | Decided by*1.2 | Reason*2"), [_hold(one) for one in report.holds])
+        )
     if report.alerts:
         folded = "" if len(report.alerts) <= 8 else f"All {len(report.alerts)} alerts"
         heads = columns("Alert*3.2 | State*1.3 | Since*1.3 | Until*1.3 | With")
         parts.append(Table(heads, [_alert(one) for one in report.alerts], folded))
-    return Section("Decisions and alerts", parts)
+    return Section("Decisions, holds and alerts" if report.holds else "Decisions and alerts", parts)
+
+
+def _hold(hold: inventory_pb2.Hold) -> list[Cell]:
+    state = word(inventory_pb2.HoldState, hold.state)
+    open_ = hold.state == inventory_pb2.HOLD_STATE_ACTIVE
+    tone: Tone = "warn" if open_ else "bad" if hold.state == inventory_pb2.HOLD_STATE_REJECTED else ""
+    reopened = f"decision made void {plural(hold.reopened, 'time')} by late data" if hold.reopened else ""
+    decided = Cell(hold.decided_by or DASH, note=when(hold.decided_time) if hold.decided_by else "")
+    return [
+        Cell(hold.lot_number, note=hold.item_id, strong=True),
+        Cell("waits for a decision" if open_ else state, tone, note=reopened, strong=open_),
+        Cell(when(hold.placed_time)),
+        Cell(hold.reason or DASH),
+        decided,
+        Cell(hold.decision_reason or DASH),
+    ]
 
 
 def _about(alert: alert_pb2.Alert) -> str:

@@ -6,7 +6,7 @@ import math
 
 from services.reports import digest
 from tests.services.running import at
-from waybill.v1 import alert_pb2, common_pb2, exposure_pb2, profile_pb2, report_pb2, shipment_pb2, tag_pb2
+from waybill.v1 import alert_pb2, common_pb2, exposure_pb2, inventory_pb2, profile_pb2, report_pb2, shipment_pb2, tag_pb2
 
 MINUTE_US, HOUR_US = 60_000_000, 3_600_000_000
 BEGIN_US = 1_767_225_600_000_000  # 2026-01-01
@@ -105,6 +105,26 @@ def report(*, verdict: common_pb2.Verdict.ValueType = common_pb2.VERDICT_EXCURSI
                         actor="maria",
                         text="stability data cover it, QA-77",
                         recorded_time=at(BEGIN_US + 45 * HOUR_US),
+                    )
+                ],
+            )
+        ]
+        if broken
+        else [],
+        holds=[
+            inventory_pb2.Hold(
+                hold_id="H-1",
+                item_id="vaccine",
+                lot_number="L-7",
+                state=inventory_pb2.HOLD_STATE_RELEASED,
+                placed_time=at(BEGIN_US + 41 * HOUR_US),
+                reason="excursion of warm-8",
+                decided_by="omar",
+                decided_time=at(BEGIN_US + 46 * HOUR_US),
+                decision_reason="within the stability budget",
+                history=[
+                    inventory_pb2.HoldChange(
+                        change="released", actor="omar", text="within the stability budget", time=at(BEGIN_US + 46 * HOUR_US)
                     )
                 ],
             )

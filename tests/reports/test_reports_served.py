@@ -12,7 +12,17 @@ import pytest
 from cluster.cli import main
 from services.reports import seal
 from tests.services.running import BEGIN_US, MINUTE_US, Client, at, refusal, shipment_with
-from waybill.v1 import alert_pb2, common_pb2, report_pb2, report_pb2_grpc, shipment_pb2
+from waybill.v1 import (
+    alert_pb2,
+    common_pb2,
+    inventory_pb2,
+    inventory_pb2_grpc,
+    item_pb2,
+    item_pb2_grpc,
+    report_pb2,
+    report_pb2_grpc,
+    shipment_pb2,
+)
 
 if TYPE_CHECKING:
     from cluster.boot import Running
@@ -90,6 +100,27 @@ def test_the_message_holds_what_the_decision_rests_on(client: Client, shipment_i
     assert found.profiles[0].profile.profile_id == "who-type-1"
     [line] = found.lines
     assert (max(line.values), line.total) == (48.0, 130)
+
+
+def test_holds_of_the_lots_it_carries_are_in_it_with_who_and_why(client: Client) -> None:
+    item_pb2_grpc.ItemServiceStub(client.channel).CreateItem(
+        item_pb2.CreateItemRequest(item=item_pb2.Item(item_id="report-item", name="Vaccine", unit="EA")), timeout=30
+    )
+    unit = shipment_pb2.HandlingUnit(handling_unit_id="report-unit", kind="pallet")
+    unit.lots.add(item_id="report-item", lot_number="L-7", quantity="10", unit="EA")
+    made = client.shipments.CreateShipment(
+        shipment_pb2.CreateShipmentRequest(shipment=shipment_pb2.Shipment(profile_id="who-type-1", handling_units=[unit])), timeout=30
+    ).shipment
+    stock = inventory_pb2_grpc.InventoryServiceStub(client.channel)
+    stock.PlaceHold(
+        inventory_pb2.PlaceHoldRequest(item_id="report-item", lot_number="L-7", actor="ana", reason="label smudged"), timeout=30
+    )
+    found = report_pb2.ShipmentReport.FromString(fetched(client, made.shipment_id, MESSAGE)[0])
+    [hold] = found.holds
+    assert (hold.lot_number, hold.state, [step.actor for step in hold.history]) == ("L-7", inventory_pb2.HOLD_STATE_ACTIVE, ["ana"])
+    page = fetched(client, made.shipment_id, HTML)[0].decode()
+    for said in ("1 lot on hold or blocked", "label smudged", "placed a hold", "waits for a decision", "ana"):
+        assert said in page
 
 
 def test_what_changes_afterwards_is_named_and_is_no_forgery(client: Client, shipment_id: str) -> None:

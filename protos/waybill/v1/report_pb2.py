@@ -26,48 +26,49 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from waybill.v1 import alert_pb2 as waybill_dot_v1_dot_alert__pb2
 from waybill.v1 import common_pb2 as waybill_dot_v1_dot_common__pb2
 from waybill.v1 import exposure_pb2 as waybill_dot_v1_dot_exposure__pb2
+from waybill.v1 import inventory_pb2 as waybill_dot_v1_dot_inventory__pb2
 from waybill.v1 import profile_pb2 as waybill_dot_v1_dot_profile__pb2
 from waybill.v1 import shipment_pb2 as waybill_dot_v1_dot_shipment__pb2
 from waybill.v1 import tag_pb2 as waybill_dot_v1_dot_tag__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17waybill/v1/report.proto\x12\nwaybill.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16waybill/v1/alert.proto\x1a\x17waybill/v1/common.proto\x1a\x19waybill/v1/exposure.proto\x1a\x18waybill/v1/profile.proto\x1a\x19waybill/v1/shipment.proto\x1a\x14waybill/v1/tag.proto\"\x9a\x05\n\x0eShipmentReport\x12-\n\tmade_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x08software\x18\x02 \x01(\x0b\x32\x14.waybill.v1.Software\x12&\n\x08shipment\x18\x03 \x01(\x0b\x32\x14.waybill.v1.Shipment\x12-\n\x08\x65xposure\x18\x04 \x01(\x0b\x32\x1b.waybill.v1.CarrierExposure\x12)\n\nexcursions\x18\x05 \x03(\x0b\x32\x15.waybill.v1.Excursion\x12!\n\x06\x61lerts\x18\x06 \x03(\x0b\x32\x11.waybill.v1.Alert\x12)\n\nmilestones\x18\x07 \x03(\x0b\x32\x15.waybill.v1.Milestone\x12&\n\tcustodies\x18\x08 \x03(\x0b\x32\x13.waybill.v1.Custody\x12!\n\x06visits\x18\t \x03(\x0b\x32\x11.waybill.v1.Visit\x12+\n\x08profiles\x18\n \x03(\x0b\x32\x19.waybill.v1.ReportProfile\x12%\n\x06stages\x18\x0b \x03(\x0b\x32\x15.waybill.v1.StageSpan\x12%\n\x05lines\x18\x0c \x03(\x0b\x32\x16.waybill.v1.MetricLine\x12)\n\tpositions\x18\r \x03(\x0b\x32\x16.waybill.v1.TrackPoint\x12\x17\n\x0ftotal_positions\x18\x0e \x01(\x03\x12\'\n\x07\x64igests\x18\x0f \x03(\x0b\x32\x16.waybill.v1.DataDigest\x12\x13\n\x0b\x64\x61ta_sha256\x18\x10 \x01(\x0c\x12\x19\n\x11last_event_number\x18\x11 \x01(\x03\":\n\x08Software\x12\x0f\n\x07waybill\x18\x01 \x01(\t\x12\x0e\n\x06python\x18\x02 \x01(\t\x12\r\n\x05numpy\x18\x03 \x01(\t\"d\n\rReportProfile\x12-\n\tfrom_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12$\n\x07profile\x18\x02 \x01(\x0b\x32\x13.waybill.v1.Profile\"\\\n\tStageSpan\x12-\n\tfrom_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12 \n\x05stage\x18\x02 \x01(\x0e\x32\x11.waybill.v1.Stage\"\xbe\x01\n\nMetricLine\x12\x0e\n\x06tag_id\x18\x01 \x01(\t\x12\x12\n\ncustody_id\x18\x02 \x01(\x03\x12\"\n\x06metric\x18\x03 \x01(\x0e\x32\x12.waybill.v1.Metric\x12\x14\n\x0csensed_at_us\x18\x04 \x03(\x10\x12\x0e\n\x06values\x18\x05 \x03(\x01\x12\r\n\x05total\x18\x06 \x01(\x03\x12\x0e\n\x06\x66\x61iled\x18\x07 \x01(\x03\x12#\n\x04gaps\x18\x08 \x03(\x0b\x32\x15.waybill.v1.SeriesGap\".\n\tSeriesGap\x12\x0f\n\x07\x66rom_us\x18\x01 \x01(\x10\x12\x10\n\x08until_us\x18\x02 \x01(\x10\"G\n\nDataDigest\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05\x63ount\x18\x03 \x01(\x03\x12\x0e\n\x06sha256\x18\x04 \x01(\x0c\"Y\n\x18GetShipmentReportRequest\x12\x13\n\x0bshipment_id\x18\x01 \x01(\t\x12(\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x18.waybill.v1.ReportFormat\"b\n\x19GetShipmentReportResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x12\n\nmedia_type\x18\x02 \x01(\t\x12\x13\n\x0btotal_bytes\x18\x03 \x01(\x03\x12\x0e\n\x06signed\x18\x04 \x01(\x08\"/\n\x1bVerifyShipmentReportRequest\x12\x10\n\x08\x64ocument\x18\x01 \x01(\x0c\"\xf9\x02\n\x1cVerifyShipmentReportResponse\x12\x0e\n\x06intact\x18\x01 \x01(\x08\x12-\n\tsignature\x18\x02 \x01(\x0e\x32\x1a.waybill.v1.SignatureState\x12\x17\n\x0fkey_fingerprint\x18\x03 \x01(\t\x12\x11\n\tsame_data\x18\x04 \x01(\x08\x12\x16\n\x0esame_judgement\x18\x05 \x01(\x08\x12\x13\n\x0b\x64ifferences\x18\x06 \x03(\t\x12\x13\n\x0bshipment_id\x18\x07 \x01(\t\x12-\n\tmade_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12$\n\x07verdict\x18\t \x01(\x0e\x32\x13.waybill.v1.Verdict\x12+\n\rsoftware_then\x18\n \x01(\x0b\x32\x14.waybill.v1.Software\x12*\n\x0csoftware_now\x18\x0b \x01(\x0b\x32\x14.waybill.v1.Software\"\x15\n\x13GetReportKeyRequest\"G\n\x14GetReportKeyResponse\x12\x16\n\x0epublic_key_pem\x18\x01 \x01(\t\x12\x17\n\x0fkey_fingerprint\x18\x02 \x01(\t*\x8f\x01\n\x0cReportFormat\x12\x1d\n\x19REPORT_FORMAT_UNSPECIFIED\x10\x00\x12\x16\n\x12REPORT_FORMAT_HTML\x10\x01\x12\x15\n\x11REPORT_FORMAT_PDF\x10\x02\x12\x19\n\x15REPORT_FORMAT_MESSAGE\x10\x03\x12\x16\n\x12REPORT_FORMAT_JSON\x10\x04*\xac\x01\n\x0eSignatureState\x12\x1f\n\x1bSIGNATURE_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18SIGNATURE_STATE_UNSIGNED\x10\x01\x12\x19\n\x15SIGNATURE_STATE_VALID\x10\x02\x12#\n\x1fSIGNATURE_STATE_VALID_OTHER_KEY\x10\x03\x12\x1b\n\x17SIGNATURE_STATE_INVALID\x10\x04\x32\xb1\x02\n\rReportService\x12\x62\n\x11GetShipmentReport\x12$.waybill.v1.GetShipmentReportRequest\x1a%.waybill.v1.GetShipmentReportResponse0\x01\x12i\n\x14VerifyShipmentReport\x12\'.waybill.v1.VerifyShipmentReportRequest\x1a(.waybill.v1.VerifyShipmentReportResponse\x12Q\n\x0cGetReportKey\x12\x1f.waybill.v1.GetReportKeyRequest\x1a .waybill.v1.GetReportKeyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17waybill/v1/report.proto\x12\nwaybill.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16waybill/v1/alert.proto\x1a\x17waybill/v1/common.proto\x1a\x19waybill/v1/exposure.proto\x1a\x1awaybill/v1/inventory.proto\x1a\x18waybill/v1/profile.proto\x1a\x19waybill/v1/shipment.proto\x1a\x14waybill/v1/tag.proto\"\xbb\x05\n\x0eShipmentReport\x12-\n\tmade_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x08software\x18\x02 \x01(\x0b\x32\x14.waybill.v1.Software\x12&\n\x08shipment\x18\x03 \x01(\x0b\x32\x14.waybill.v1.Shipment\x12-\n\x08\x65xposure\x18\x04 \x01(\x0b\x32\x1b.waybill.v1.CarrierExposure\x12)\n\nexcursions\x18\x05 \x03(\x0b\x32\x15.waybill.v1.Excursion\x12!\n\x06\x61lerts\x18\x06 \x03(\x0b\x32\x11.waybill.v1.Alert\x12)\n\nmilestones\x18\x07 \x03(\x0b\x32\x15.waybill.v1.Milestone\x12&\n\tcustodies\x18\x08 \x03(\x0b\x32\x13.waybill.v1.Custody\x12!\n\x06visits\x18\t \x03(\x0b\x32\x11.waybill.v1.Visit\x12+\n\x08profiles\x18\n \x03(\x0b\x32\x19.waybill.v1.ReportProfile\x12%\n\x06stages\x18\x0b \x03(\x0b\x32\x15.waybill.v1.StageSpan\x12%\n\x05lines\x18\x0c \x03(\x0b\x32\x16.waybill.v1.MetricLine\x12)\n\tpositions\x18\r \x03(\x0b\x32\x16.waybill.v1.TrackPoint\x12\x17\n\x0ftotal_positions\x18\x0e \x01(\x03\x12\'\n\x07\x64igests\x18\x0f \x03(\x0b\x32\x16.waybill.v1.DataDigest\x12\x13\n\x0b\x64\x61ta_sha256\x18\x10 \x01(\x0c\x12\x19\n\x11last_event_number\x18\x11 \x01(\x03\x12\x1f\n\x05holds\x18\x12 \x03(\x0b\x32\x10.waybill.v1.Hold\":\n\x08Software\x12\x0f\n\x07waybill\x18\x01 \x01(\t\x12\x0e\n\x06python\x18\x02 \x01(\t\x12\r\n\x05numpy\x18\x03 \x01(\t\"d\n\rReportProfile\x12-\n\tfrom_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12$\n\x07profile\x18\x02 \x01(\x0b\x32\x13.waybill.v1.Profile\"\\\n\tStageSpan\x12-\n\tfrom_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12 \n\x05stage\x18\x02 \x01(\x0e\x32\x11.waybill.v1.Stage\"\xbe\x01\n\nMetricLine\x12\x0e\n\x06tag_id\x18\x01 \x01(\t\x12\x12\n\ncustody_id\x18\x02 \x01(\x03\x12\"\n\x06metric\x18\x03 \x01(\x0e\x32\x12.waybill.v1.Metric\x12\x14\n\x0csensed_at_us\x18\x04 \x03(\x10\x12\x0e\n\x06values\x18\x05 \x03(\x01\x12\r\n\x05total\x18\x06 \x01(\x03\x12\x0e\n\x06\x66\x61iled\x18\x07 \x01(\x03\x12#\n\x04gaps\x18\x08 \x03(\x0b\x32\x15.waybill.v1.SeriesGap\".\n\tSeriesGap\x12\x0f\n\x07\x66rom_us\x18\x01 \x01(\x10\x12\x10\n\x08until_us\x18\x02 \x01(\x10\"G\n\nDataDigest\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05\x63ount\x18\x03 \x01(\x03\x12\x0e\n\x06sha256\x18\x04 \x01(\x0c\"Y\n\x18GetShipmentReportRequest\x12\x13\n\x0bshipment_id\x18\x01 \x01(\t\x12(\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x18.waybill.v1.ReportFormat\"b\n\x19GetShipmentReportResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x12\n\nmedia_type\x18\x02 \x01(\t\x12\x13\n\x0btotal_bytes\x18\x03 \x01(\x03\x12\x0e\n\x06signed\x18\x04 \x01(\x08\"/\n\x1bVerifyShipmentReportRequest\x12\x10\n\x08\x64ocument\x18\x01 \x01(\x0c\"\xf9\x02\n\x1cVerifyShipmentReportResponse\x12\x0e\n\x06intact\x18\x01 \x01(\x08\x12-\n\tsignature\x18\x02 \x01(\x0e\x32\x1a.waybill.v1.SignatureState\x12\x17\n\x0fkey_fingerprint\x18\x03 \x01(\t\x12\x11\n\tsame_data\x18\x04 \x01(\x08\x12\x16\n\x0esame_judgement\x18\x05 \x01(\x08\x12\x13\n\x0b\x64ifferences\x18\x06 \x03(\t\x12\x13\n\x0bshipment_id\x18\x07 \x01(\t\x12-\n\tmade_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12$\n\x07verdict\x18\t \x01(\x0e\x32\x13.waybill.v1.Verdict\x12+\n\rsoftware_then\x18\n \x01(\x0b\x32\x14.waybill.v1.Software\x12*\n\x0csoftware_now\x18\x0b \x01(\x0b\x32\x14.waybill.v1.Software\"\x15\n\x13GetReportKeyRequest\"G\n\x14GetReportKeyResponse\x12\x16\n\x0epublic_key_pem\x18\x01 \x01(\t\x12\x17\n\x0fkey_fingerprint\x18\x02 \x01(\t*\x8f\x01\n\x0cReportFormat\x12\x1d\n\x19REPORT_FORMAT_UNSPECIFIED\x10\x00\x12\x16\n\x12REPORT_FORMAT_HTML\x10\x01\x12\x15\n\x11REPORT_FORMAT_PDF\x10\x02\x12\x19\n\x15REPORT_FORMAT_MESSAGE\x10\x03\x12\x16\n\x12REPORT_FORMAT_JSON\x10\x04*\xac\x01\n\x0eSignatureState\x12\x1f\n\x1bSIGNATURE_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18SIGNATURE_STATE_UNSIGNED\x10\x01\x12\x19\n\x15SIGNATURE_STATE_VALID\x10\x02\x12#\n\x1fSIGNATURE_STATE_VALID_OTHER_KEY\x10\x03\x12\x1b\n\x17SIGNATURE_STATE_INVALID\x10\x04\x32\xb1\x02\n\rReportService\x12\x62\n\x11GetShipmentReport\x12$.waybill.v1.GetShipmentReportRequest\x1a%.waybill.v1.GetShipmentReportResponse0\x01\x12i\n\x14VerifyShipmentReport\x12\'.waybill.v1.VerifyShipmentReportRequest\x1a(.waybill.v1.VerifyShipmentReportResponse\x12Q\n\x0cGetReportKey\x12\x1f.waybill.v1.GetReportKeyRequest\x1a .waybill.v1.GetReportKeyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'waybill.v1.report_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_REPORTFORMAT']._serialized_start=2179
-  _globals['_REPORTFORMAT']._serialized_end=2322
-  _globals['_SIGNATURESTATE']._serialized_start=2325
-  _globals['_SIGNATURESTATE']._serialized_end=2497
-  _globals['_SHIPMENTREPORT']._serialized_start=224
-  _globals['_SHIPMENTREPORT']._serialized_end=890
-  _globals['_SOFTWARE']._serialized_start=892
-  _globals['_SOFTWARE']._serialized_end=950
-  _globals['_REPORTPROFILE']._serialized_start=952
-  _globals['_REPORTPROFILE']._serialized_end=1052
-  _globals['_STAGESPAN']._serialized_start=1054
-  _globals['_STAGESPAN']._serialized_end=1146
-  _globals['_METRICLINE']._serialized_start=1149
-  _globals['_METRICLINE']._serialized_end=1339
-  _globals['_SERIESGAP']._serialized_start=1341
-  _globals['_SERIESGAP']._serialized_end=1387
-  _globals['_DATADIGEST']._serialized_start=1389
-  _globals['_DATADIGEST']._serialized_end=1460
-  _globals['_GETSHIPMENTREPORTREQUEST']._serialized_start=1462
-  _globals['_GETSHIPMENTREPORTREQUEST']._serialized_end=1551
-  _globals['_GETSHIPMENTREPORTRESPONSE']._serialized_start=1553
-  _globals['_GETSHIPMENTREPORTRESPONSE']._serialized_end=1651
-  _globals['_VERIFYSHIPMENTREPORTREQUEST']._serialized_start=1653
-  _globals['_VERIFYSHIPMENTREPORTREQUEST']._serialized_end=1700
-  _globals['_VERIFYSHIPMENTREPORTRESPONSE']._serialized_start=1703
-  _globals['_VERIFYSHIPMENTREPORTRESPONSE']._serialized_end=2080
-  _globals['_GETREPORTKEYREQUEST']._serialized_start=2082
-  _globals['_GETREPORTKEYREQUEST']._serialized_end=2103
-  _globals['_GETREPORTKEYRESPONSE']._serialized_start=2105
-  _globals['_GETREPORTKEYRESPONSE']._serialized_end=2176
-  _globals['_REPORTSERVICE']._serialized_start=2500
-  _globals['_REPORTSERVICE']._serialized_end=2805
+  _globals['_REPORTFORMAT']._serialized_start=2240
+  _globals['_REPORTFORMAT']._serialized_end=2383
+  _globals['_SIGNATURESTATE']._serialized_start=2386
+  _globals['_SIGNATURESTATE']._serialized_end=2558
+  _globals['_SHIPMENTREPORT']._serialized_start=252
+  _globals['_SHIPMENTREPORT']._serialized_end=951
+  _globals['_SOFTWARE']._serialized_start=953
+  _globals['_SOFTWARE']._serialized_end=1011
+  _globals['_REPORTPROFILE']._serialized_start=1013
+  _globals['_REPORTPROFILE']._serialized_end=1113
+  _globals['_STAGESPAN']._serialized_start=1115
+  _globals['_STAGESPAN']._serialized_end=1207
+  _globals['_METRICLINE']._serialized_start=1210
+  _globals['_METRICLINE']._serialized_end=1400
+  _globals['_SERIESGAP']._serialized_start=1402
+  _globals['_SERIESGAP']._serialized_end=1448
+  _globals['_DATADIGEST']._serialized_start=1450
+  _globals['_DATADIGEST']._serialized_end=1521
+  _globals['_GETSHIPMENTREPORTREQUEST']._serialized_start=1523
+  _globals['_GETSHIPMENTREPORTREQUEST']._serialized_end=1612
+  _globals['_GETSHIPMENTREPORTRESPONSE']._serialized_start=1614
+  _globals['_GETSHIPMENTREPORTRESPONSE']._serialized_end=1712
+  _globals['_VERIFYSHIPMENTREPORTREQUEST']._serialized_start=1714
+  _globals['_VERIFYSHIPMENTREPORTREQUEST']._serialized_end=1761
+  _globals['_VERIFYSHIPMENTREPORTRESPONSE']._serialized_start=1764
+  _globals['_VERIFYSHIPMENTREPORTRESPONSE']._serialized_end=2141
+  _globals['_GETREPORTKEYREQUEST']._serialized_start=2143
+  _globals['_GETREPORTKEYREQUEST']._serialized_end=2164
+  _globals['_GETREPORTKEYRESPONSE']._serialized_start=2166
+  _globals['_GETREPORTKEYRESPONSE']._serialized_end=2237
+  _globals['_REPORTSERVICE']._serialized_start=2561
+  _globals['_REPORTSERVICE']._serialized_end=2866
 # @@protoc_insertion_point(module_scope)

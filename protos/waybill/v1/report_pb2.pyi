@@ -12,6 +12,7 @@ from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from waybill.v1 import alert_pb2 as _alert_pb2
 from waybill.v1 import common_pb2 as _common_pb2
 from waybill.v1 import exposure_pb2 as _exposure_pb2
+from waybill.v1 import inventory_pb2 as _inventory_pb2
 from waybill.v1 import profile_pb2 as _profile_pb2
 from waybill.v1 import shipment_pb2 as _shipment_pb2
 from waybill.v1 import tag_pb2 as _tag_pb2
@@ -107,6 +108,7 @@ class ShipmentReport(_message.Message):
     DIGESTS_FIELD_NUMBER: _builtins.int
     DATA_SHA256_FIELD_NUMBER: _builtins.int
     LAST_EVENT_NUMBER_FIELD_NUMBER: _builtins.int
+    HOLDS_FIELD_NUMBER: _builtins.int
     total_positions: _builtins.int
     data_sha256: _builtins.bytes
     """SHA-256 over the lines "kind name count sha256\\n" of all `digests` in their order: one number for all the data."""
@@ -162,6 +164,10 @@ class ShipmentReport(_message.Message):
     def digests(self) -> _containers.RepeatedCompositeFieldContainer[Global___DataDigest]:
         """What it was computed from."""
 
+    @_builtins.property
+    def holds(self) -> _containers.RepeatedCompositeFieldContainer[_inventory_pb2.Hold]:
+        """Holds of the lots it carries, and those that its excursions made, by the time they were placed, with their histories."""
+
     def __init__(
         self,
         *,
@@ -182,10 +188,11 @@ class ShipmentReport(_message.Message):
         digests: _abc.Iterable[Global___DataDigest] | None = ...,
         data_sha256: _builtins.bytes = ...,
         last_event_number: _builtins.int = ...,
+        holds: _abc.Iterable[_inventory_pb2.Hold] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["exposure", b"exposure", "made_time", b"made_time", "shipment", b"shipment", "software", b"software"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alerts", b"alerts", "custodies", b"custodies", "data_sha256", b"data_sha256", "digests", b"digests", "excursions", b"excursions", "exposure", b"exposure", "last_event_number", b"last_event_number", "lines", b"lines", "made_time", b"made_time", "milestones", b"milestones", "positions", b"positions", "profiles", b"profiles", "shipment", b"shipment", "software", b"software", "stages", b"stages", "total_positions", b"total_positions", "visits", b"visits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alerts", b"alerts", "custodies", b"custodies", "data_sha256", b"data_sha256", "digests", b"digests", "excursions", b"excursions", "exposure", b"exposure", "holds", b"holds", "last_event_number", b"last_event_number", "lines", b"lines", "made_time", b"made_time", "milestones", b"milestones", "positions", b"positions", "profiles", b"profiles", "shipment", b"shipment", "software", b"software", "stages", b"stages", "total_positions", b"total_positions", "visits", b"visits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -357,7 +364,7 @@ class DataDigest(_message.Message):
     COUNT_FIELD_NUMBER: _builtins.int
     SHA256_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
-    """"readings", "custodies", "plan", "profiles", "shipment", "milestones", "excursions", "visits", "alerts"."""
+    """"readings", "custodies", "plan", "profiles", "shipment", "milestones", "excursions", "visits", "alerts", "holds"."""
     name: _builtins.str
     """For readings: tag and custody, as "TAG custody NUMBER"."""
     count: _builtins.int
