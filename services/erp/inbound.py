@@ -1,4 +1,4 @@
-"""The ERP's changes into Waybill: items, places, and moves, each recorded once under a key made of the system and the move's id.
+"""The ERP's changes into Waybill: its moves, each recorded once under a key made of the system and the move's id.
 
 A done move of an ERP is a fact. Where our ledger refuses it as what it is (a lot on hold was shipped over there) it is recorded as
 an adjustment that says so. Where it does not fit at all (more was taken than lies here) it is kept and tried again at each sync,
@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from services.erp.connector import CUSTOMER, SUPPLIER, Changes, Connector, ErpItem, ErpMove, ErpPlace
-from services.erp.waybill import ApiRefused, Mappings, Waybill
-from waybill.v1 import inventory_pb2, item_pb2, warehouse_pb2
+from services.erp.catalogue import Catalogue
+from services.erp.connector import CUSTOMER, SUPPLIER, Changes, Connector, ErpMove
+from services.erp.waybill import Mappings, Waybill
+from waybill.v1 import inventory_pb2
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,9 @@ KINDS = inventory_pb2.MovementKind
 STATUS = inventory_pb2.StockStatus
 CHECKED = 2_000
 """So many of the moves that we know are looked up in the ERP at each sync: half of them the newest, the others in turn."""
+
+HANDLED = 200_000
+"""So many moves are remembered not to be looked at twice."""
 
 Key = tuple[str, str]
 """A warehouse and a movement's key there."""
@@ -54,8 +58,7 @@ class Inbound:
 
     def __init__(self, waybill: Waybill, connector: Connector, mappings: Mappings, actor: str = "erp") -> None:
         self._waybill, self._erp, self._mappings, self._actor = waybill, connector, mappings, actor
-        self._seen_items: dict[str, ErpItem] = {}
-        self._seen_places: dict[str, ErpPlace] = {}
+        self._catalogue = Catalogue(waybill, connector.system, mappings)
         self._ours: dict[str, list[Key]] | None = None  # by move id: what we recorded for it and have not undone
         self._pending: dict[Key, inventory_pb2.Movement] = {}
         self._handled: set[tuple[str, bool]] = set()
@@ -89,107 +92,9 @@ class Inbound:
 
     def take(self, changes: Changes, told: Told) -> None:
         """One page of changes."""
-        self._places(changes.places, told)
-        self._items(changes.items, told)
+        told.places += self._catalogue.take_places(changes.places)
+        told.items += self._catalogue.take_items(changes.items)
         self._moves(changes.moves, told)
-
-    # ------------------------------------------------------------ places and items
-
-    def _places(self, places: Sequence[ErpPlace], told: Told) -> None:
-        for place in places:
-            if self._seen_places.get(place.external_id) == place:
-                continue
-            if self._mappings.zone_of(place.external_id) is None:
-                made = self._make_place(place)
-                if made is None:
-                    continue  # its warehouse means nothing here
-                self._mappings.put([_location(self._erp.system, place.external_id, *made)])
-                told.places += 1
-            self._seen_places[place.external_id] = place
-
-    def _make_place(self, place: ErpPlace) -> tuple[str, str] | None:
-        """A warehouse or zone of ours for a place of the ERP, by its code; by its id where the code means another place already."""
-        plain = f"{self._erp.system}-{place.external_id}"
-        own_id = _id(place.code, plain)
-        if not place.warehouse_id:
-            own_id = own_id if self._mappings.external_place(own_id, "") is None else plain
-            warehouse = warehouse_pb2.Warehouse(warehouse_id=own_id, name=place.name)
-            request = warehouse_pb2.CreateWarehouseRequest(warehouse=warehouse, request_id=self._request("warehouse", place.external_id))
-            self._create(self._waybill.warehouses.CreateWarehouse, request)
-            return own_id, ""
-        above = self._mappings.zone_of(place.warehouse_id)
-        if above is None:
-            return None
-        own_id = own_id if self._mappings.external_place(above[0], own_id) is None else plain
-        zone = warehouse_pb2.Zone(warehouse_id=above[0], zone_id=own_id, name=place.name)
-        self._create(
-            self._waybill.warehouses.CreateZone,
-            warehouse_pb2.CreateZoneRequest(zone=zone, request_id=self._request("zone", place.external_id)),
-        )
-        return above[0], own_id
-
-    def _items(self, items: Sequence[ErpItem], told: Told) -> None:
-        changed = [item for item in items if self._seen_items.get(item.external_id) != item]
-        new = [item for item in changed if self._mappings.item_of(item.external_id) is None]
-        requests = [self._wanted(item) for item in new]
-        taken: set[str] = set()
-        mapped = []
-        answers = self._waybill.together(self._waybill.items.CreateItem, requests)
-        for item, request, answer in zip(new, requests, answers, strict=True):
-            item_id = self._there(request.item, taken) if isinstance(answer, ApiRefused) else answer.item.item_id
-            if item_id is None:
-                item_id = self._plain_item(item, answer)
-            taken.add(item_id)
-            mapped.append(_item(self._erp.system, item.external_id, item_id))
-        self._mappings.put(mapped)
-        for item in changed:
-            if item not in new and (known := self._mappings.item_of(item.external_id)) is not None:
-                self._update_item(item, known)
-            self._seen_items[item.external_id] = item
-        told.items += len(changed)
-
-    def _wanted(self, item: ErpItem) -> item_pb2.CreateItemRequest:
-        own_id = _id(item.code, f"{self._erp.system}-{item.external_id}")
-        made = item_pb2.Item(item_id=own_id, gtin=item.gtin, sku=item.code, name=item.name, unit=item.unit)
-        return item_pb2.CreateItemRequest(item=made, request_id=self._request("item", item.external_id))
-
-    def _there(self, item: item_pb2.Item, taken: set[str]) -> str | None:
-        """The item of ours that an item of the ERP's means: the one of its GTIN, or of its id; None where there is none, or it means
-        another item there already."""
-        found = []
-        if item.gtin:
-            request = item_pb2.ListItemsRequest(gtin=item.gtin)
-            answer = self._waybill.found(self._waybill.items.ListItems, request, also="INVALID_ARGUMENT")
-            found += [one.item_id for one in answer.items] if answer is not None else []
-        if self._waybill.found(self._waybill.items.GetItem, item_pb2.GetItemRequest(item_id=item.item_id), also="INVALID_ARGUMENT"):
-            found.append(item.item_id)
-        return next((one for one in found if one not in taken and self._mappings.external_item(one) is None), None)
-
-    def _plain_item(self, item: ErpItem, refused: Exception) -> str:
-        """An item by the ERP's id alone: what is wrong with its code, GTIN or unit there is no reason not to know its stock."""
-        log.warning("item %s (%s) is taken by its id alone: %s", item.external_id, item.code, refused)
-        made = item_pb2.Item(item_id=f"{self._erp.system}-{item.external_id}", name=item.name[:1024])
-        request = item_pb2.CreateItemRequest(item=made, request_id=self._request("plain-item", item.external_id))
-        return self._waybill.call(self._waybill.items.CreateItem, request).item.item_id
-
-    def _update_item(self, item: ErpItem, item_id: str) -> None:
-        """The ERP's name wins; what else an item has here is Waybill's."""
-        answer = self._waybill.found(self._waybill.items.GetItem, item_pb2.GetItemRequest(item_id=item_id))
-        if answer is None or answer.item.name == item.name:
-            return
-        request = item_pb2.UpdateItemRequest(item=item_pb2.Item(item_id=item_id, name=item.name, etag=answer.item.etag))
-        request.update_mask.paths.append("name")
-        self._waybill.call(self._waybill.items.UpdateItem, request)
-
-    def _create(self, method: Any, request: Any) -> None:
-        try:
-            self._waybill.call(method, request)
-        except ApiRefused as refused:
-            if refused.reason not in ("ALREADY_EXISTS", "FAILED_PRECONDITION"):
-                raise
-
-    def _request(self, what: str, external_id: str) -> str:
-        return f"{self._erp.system}/{what}/{external_id}"[:56]
 
     # ------------------------------------------------------------ moves
 
@@ -209,6 +114,8 @@ class Inbound:
             if not move.done:
                 self._undo(move.external_id, move.key, told)
             self._handled.add((move.external_id, move.done))
+        if len(self._handled) > HANDLED:
+            self._handled.clear()  # what is told again because of it is recognised by its key
 
     def _movements(self, move: ErpMove) -> Iterator[inventory_pb2.Movement]:
         """What a move of the ERP is here: one movement, or one in each of two warehouses. Nothing where its item or place is not known."""
@@ -401,21 +308,6 @@ def _adjustment(movement: inventory_pb2.Movement) -> inventory_pb2.Movement:
     instead.allow_expired = False
     instead.reason = "shipped in the ERP, where Waybill does not allow it: a hold of the lot, or stock that is reserved here"
     return instead
-
-
-def _location(system: str, external_id: str, warehouse_id: str, zone_id: str) -> inventory_pb2.Mapping:
-    kind = inventory_pb2.MAPPING_KIND_LOCATION
-    return inventory_pb2.Mapping(system=system, kind=kind, external_id=external_id, warehouse_id=warehouse_id, zone_id=zone_id)
-
-
-def _item(system: str, external_id: str, item_id: str) -> inventory_pb2.Mapping:
-    return inventory_pb2.Mapping(system=system, kind=inventory_pb2.MAPPING_KIND_ITEM, external_id=external_id, item_id=item_id)
-
-
-def _id(code: str, otherwise: str) -> str:
-    """An ERP's code as an id of ours, or another one where it cannot be one."""
-    plain = code.strip().replace("/", "-")
-    return plain if 0 < len(plain) <= 64 and plain.isprintable() else otherwise
 
 
 def _text(value: Decimal) -> str:
