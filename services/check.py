@@ -19,6 +19,8 @@ from actors.rules.errors import InvalidArgument
 
 TEXT_MAX = 64
 """Longest identifier, in characters."""
+ID_MAX = 256
+"""Longer is no id of anything; most have a narrower rule of their own."""
 NOTE_MAX = 1024
 """Longest free text."""
 LATEST_US = 4_102_444_800_000_000
@@ -30,7 +32,7 @@ _TIMESTAMP = Timestamp.DESCRIPTOR.full_name
 
 
 def request(message: Message, within: str = "", depth: int = 0) -> None:
-    """Refuse what is wrong wherever it stands: unknown enum numbers, NaN and infinities, times outside 1970 to 2099.
+    """Refuse what is wrong wherever it stands: unknown enum numbers, NaN and infinities, times outside 1970 to 2099, ids that are none.
 
     Raises InvalidArgument with the path of the field ("shipment.stops[2].location.latitude_deg").
     """
@@ -58,6 +60,12 @@ def _one(field: FieldDescriptor, value: Any, path: str, depth: int) -> None:
             raise InvalidArgument("is no value that this version knows", field=path, value=value)
     elif field.cpp_type in _FLOATS and not math.isfinite(value):
         raise InvalidArgument("must be a finite number", field=path, value=value)
+    elif (
+        field.cpp_type == FieldDescriptor.CPPTYPE_STRING
+        and field.name.endswith("_id")
+        and not (len(value) <= ID_MAX and value.isprintable())
+    ):
+        raise InvalidArgument(f"must be printable characters, {ID_MAX} at most", field=path, value=value)
 
 
 def _us(value: Timestamp, path: str) -> int:

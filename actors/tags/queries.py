@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 Arguments = Mapping[str, Any]
 
+FLAGGED_US = 31 * 86_400_000_000
+"""How far back flags are counted when a twin is asked for: what it takes stays the same however long a tag lives."""
+
 
 def index_of(tags: SensorTags, tag_id: str) -> int:
     """Local index of a tag, or NotFound."""
@@ -131,12 +134,13 @@ def series(tags: SensorTags, arguments: Arguments) -> tuple[Batch, U1]:
 
 
 def flag_counts(tags: SensorTags, arguments: Arguments) -> dict[str, int]:
-    """How many values of a tag are flagged fail and suspect by its present quality settings."""
+    """How many values of a tag in the FLAGGED_US before its newest are flagged fail and suspect by its present quality settings."""
     tag = index_of(tags, str(arguments["tag_id"]))
     settings = tags.quality.get(tag)
     if settings is None:
         return {"fail": 0, "suspect": 0}
-    batch = whole.ordered(tags.reads.history([tag], MIN_US, FOREVER_US)[1])
+    newest_us = int(tags.head.tags[tag]["newest_us"])
+    batch = whole.ordered(tags.reads.history([tag], max(newest_us - FLAGGED_US, MIN_US), FOREVER_US)[1])
     flags = whole.quality_flags(batch, settings)
     return {"fail": int((flags == FAIL).sum()), "suspect": int((flags == SUSPECT).sum())}
 

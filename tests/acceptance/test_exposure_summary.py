@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.acceptance.client import MINUTE_US, Client, circle, every, limit, minute_of, new_id, us
-from waybill.v1 import common_pb2, profile_pb2, tag_pb2, telemetry_pb2
+from waybill.v1 import alert_pb2, common_pb2, profile_pb2, tag_pb2, telemetry_pb2
 
 
 def test_the_summary_names_each_limits_time_extreme_and_gaps(client: Client) -> None:
@@ -90,9 +90,14 @@ def test_a_failing_sensor_raises_a_sensor_alert_and_is_kept_out_of_the_verdict(c
     client.tags.RegisterTag(tag_pb2.RegisterTagRequest(tag=tag_pb2.Tag(tag_id=tag, quality=tests)), timeout=30)
     shipment = client.shipment(client.profile(limit("above-8", 8)), tag)
     client.send(tag, (0, 5.0), (5, 120.0), (10, 5.0))
+    [alert] = client.alerts(shipment)
+    assert (alert.kind, alert.tag_id, alert.metric) == (alert_pb2.ALERT_KIND_SENSOR, tag, common_pb2.METRIC_TEMPERATURE_C)
+    assert [change for change, _ in client.history(alert.alert_id)] == ["RAISED", "CLEARED"], "its newest value is good again"
     assert client.told(shipment) == []
-    [row] = client.exposure(shipment).limits
+    exposure = client.exposure(shipment)
+    [row] = exposure.limits
     assert (row.violation_us, row.extreme) == (0, 5.0)
+    assert exposure.verdict == common_pb2.VERDICT_WITHIN_LIMITS
     assert client.series(tag) == [(0, 5.0), (5, 120.0), (10, 5.0)], "raw values stay"
     assert client.twin(tag).counters.fail == 1
 
