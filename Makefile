@@ -41,7 +41,7 @@ test: $(READY)
 	@$(BIN)/python -m tests
 
 # Kills, freezes and breaks the parts of a running system while a fleet streams. The long form takes SEED, DURATION (seconds on each
-# database), READINGS (go on until so many are acknowledged), and leaves build/faults-sqlite.json and build/faults-postgresql.json behind.
+# database), READINGS (go on until so many are acknowledged), needs root, strace and ip, and leaves its figures in build/*.json.
 test-faults: $(READY)
 	@$(BIN)/python -m pytest -m "faults and not long" tests/faults
 
@@ -50,6 +50,11 @@ test-long: $(READY)
 	@$(BIN)/python -m tests.faults --database sqlite --seed $(SEED) --duration $(DURATION) --readings $(READINGS) --out build/faults-sqlite.json
 	@$(BIN)/python -m tests.faults --database postgresql --seed $(SEED) --duration $(DURATION) --readings $(READINGS) \
 		--out build/faults-postgresql.json
+	@$(BIN)/python -m tests.faults --database sqlite --kinds enospc --disk 512 --seed $(SEED) --duration 60 --out build/faults-full-sqlite.json
+	@$(BIN)/python -m tests.faults --database postgresql --kinds enospc --disk 1500 --seed $(SEED) --duration 60 \
+		--out build/faults-full-postgresql.json
+	@$(BIN)/python -m tests.faults.recovery --out build/recovery.json
+	@$(BIN)/python -m tests.faults.overload --out build/overload.json
 
 bench: $(READY)
 	@$(BIN)/python -m bench

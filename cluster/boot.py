@@ -120,7 +120,8 @@ class Running:
         if not self.settings.spares or self.settings.doors > 1 or (self.spare is not None and self.spare.alive()):
             return
         config = json.dumps({**door_config(self.settings, self.ray_address), "spare": True})
-        self.spare = spawn("spare door", "services.door", [], _logs(self.settings, "door-spare"), {}, secret=config)
+        log_file, environment = _logs(self.settings, "door-spare"), ray_node.door_environment(self.settings)
+        self.spare = spawn("spare door", "services.door", [], log_file, environment, secret=config)
         self.record()
 
     def _spare_ready(self, spare: Recorded) -> bool:

@@ -73,6 +73,25 @@ def test_a_dead_door_is_started_again_on_the_same_port(waybill: Running, supervi
     assert waybill.doors[0].pid != before.pid
 
 
+def test_a_spare_door_takes_the_place_of_a_dead_one(waybill: Running, supervisor: Supervisor) -> None:
+    settings = waybill.settings
+    waybill.settings = settings.model_copy(update={"spares": True})
+    try:
+        waybill.start_spare()
+        spare = waybill.spare
+        assert spare is not None
+        log = settings.data_dir / "logs" / "door-spare.log"
+        wait_until(lambda: f"{boot.SPARE_READY} {spare.pid}" in log.read_text(), "the spare door")
+        waybill.doors[0].end(0, first=signal.SIGKILL)
+        supervisor.check()
+        assert waybill.doors[0].pid == spare.pid
+        waybill.wait_until_serving()
+        assert waybill.spare is not None, "another one is kept"
+        assert waybill.spare.pid != spare.pid
+    finally:
+        waybill.settings = settings
+
+
 def test_a_dead_committer_is_started_again(waybill: Running, supervisor: Supervisor) -> None:
     before = waybill.committer
     if before is None:

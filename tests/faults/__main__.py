@@ -41,7 +41,7 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=20_000.0, help="readings a second")
     parser.add_argument("--tags", type=int, default=320)
     parser.add_argument("--shards", type=int, default=2)
-    parser.add_argument("--doors", type=int, default=1)
+    parser.add_argument("--doors", type=int, default=2)
     parser.add_argument("--snapshot", type=int, default=50_000, help="readings between a shard's snapshots")
     parser.add_argument("--disk", type=int, default=0, help="put the database on a tmpfs of so many MB, for the kind enospc (needs root)")
     parser.add_argument("--plant", choices=PLANTS, default="")
