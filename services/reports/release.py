@@ -47,7 +47,7 @@ def _verdict(report: report_pb2.ShipmentReport) -> Card:
     shipment = report.shipment
     state = word(shipment_pb2.ShipmentState, shipment.state)
     ended = {"delivered": shipment.delivered_time, "cancelled": shipment.cancelled_time}.get(state)
-    lines = [f"{state.capitalize()}{f' {when(ended)}' if ended is not None else ''}"]
+    lines = [f"{state.capitalize()}{f' {when(ended)}' if ended is not None and ended.ByteSize() else ''}"]
     lines.append("Final but for late data and corrections" if report.exposure.closed else "Not final: tags still ride on it")
     if report.exposure.verdict == common_pb2.VERDICT_EXCURSION:
         lines.insert(0, f"{plural(report.exposure.excursions, 'excursion')}, {_severity(report.exposure.worst_severity)}")

@@ -44,7 +44,7 @@ def journey(report: report_pb2.ShipmentReport) -> Plot | None:
     if figure is None:
         return None
     red = " The thick red part of the track is where an excursion held." if any(track.hot.any() for track in tracks) else ""
-    return Plot(figure, f"Track of {plural(len(by_tag), 'tag')}.{red}", framed=True)
+    return Plot(figure, f"Track of {plural(len(by_tag), 'tag')}.{red}" if by_tag else "The planned stops.", framed=True)
 
 
 def metrics(report: report_pb2.ShipmentReport, span_us: tuple[int, int]) -> Iterable[Section]:
