@@ -8,12 +8,14 @@ from collections import Counter
 from actors.rules.errors import Overloaded
 
 RETRY_AFTER_S = 0.2
-FREE_BYTES = 256 << 10
+FREE_BYTES = 1 << 20
 """So much may always wait: nobody is refused for a queue that is not worth speaking of."""
 MEASURED_S = 0.25
 """The rate is measured over stretches of at least so long in which there was always work."""
 NEWS = 0.3
 """Weight of the newest stretch."""
+OUTAGE_S = 1.0
+"""A shard that was away for so long says nothing about how fast it is: such a stretch does not count."""
 BACKLOG_SHARE = 0.5
 """Backlog is refused when this part of the room is taken; the rest is kept for live readings."""
 FAIR_FROM = 0.5
@@ -37,6 +39,7 @@ class Admission:
         self._rate = 0.0  # bytes a second; 0: not yet known
         self._since: float | None = None  # since when there has always been work
         self._done = 0
+        self._last = 0.0  # when something was last done
 
     @property
     def room(self) -> float:
@@ -84,6 +87,9 @@ class Admission:
 
     def _measure(self) -> None:
         now = time.monotonic()
+        if self._since is not None and now - max(self._last, self._since) > OUTAGE_S:
+            self._since, self._done = now, 0
+        self._last = now
         if self._since is None or now - self._since < MEASURED_S:
             return
         rate = self._done / (now - self._since)
