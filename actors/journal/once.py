@@ -71,9 +71,13 @@ class _Text:
                     self.back.append((at, convert))
 
     def parameters(self, row: Mapping[str, Any]) -> Any:
-        if self.convert:
-            row = {**row, **{name: convert(row[name]) for name, convert in self.convert.items()}}
-        return row if self.order is None else tuple([row[name] for name in self.order])
+        """A row as the driver takes it. Raises ValueError where a column is missing, or as the columns' types do."""
+        try:
+            if self.convert:
+                row = {**row, **{name: convert(row[name]) for name, convert in self.convert.items()}}
+            return row if self.order is None else tuple([row[name] for name in self.order])
+        except KeyError as missing:
+            raise ValueError(f"a row without {missing}") from None
 
 
 class Once:
