@@ -316,9 +316,9 @@ def droppable(engine: Engine, shard: int) -> int:
 
 
 def drop(connection: Connection, shard: int, upto: int, now_us: int) -> int:
-    """Readings of entries up to `upto` are read from the archive from now on. Returns the entry up to which that is so.
+    """Readings of entries up to `upto` are read from the archive from now on. Returns the entry up to which that is so, 0 where none are.
 
-    Only whole segments go: what lies behind the last whole one stays. Refuses what a recovery may need.
+    Only whole segments go, and nothing that a recovery may need. Their pages, which nobody reads any more, are for `drop_pages`.
     """
     needed = min(upto, droppable_in(connection, shard))
     last = connection.execute(
@@ -337,14 +337,32 @@ def drop(connection: Connection, shard: int, upto: int, now_us: int) -> int:
         .where((RETAINED.c.shard == shard) & (RETAINED.c.dropped_sequence < upto))
         .values(dropped_sequence=upto, dropped_us=now_us)
     )
-    gone = (SEGMENT.c.shard == shard) & (SEGMENT.c.last_sequence <= upto)
-    numbers = list(connection.execute(select(SEGMENT.c.number).where(gone)).scalars())
-    connection.execute(delete(SEGMENT).where(gone))
-    for some in rows.chunks(numbers):
-        connection.execute(delete(PAGE).where((PAGE.c.shard == shard) & PAGE.c.segment.in_(list(some))))
+    connection.execute(delete(SEGMENT).where((SEGMENT.c.shard == shard) & (SEGMENT.c.last_sequence <= upto)))
     connection.execute(delete(ENTRIES).where((ENTRIES.c.shard == shard) & (ENTRIES.c.last_sequence <= upto)))
     connection.execute(delete(BATCH).where((BATCH.c.shard == shard) & (BATCH.c.kind == "readings") & (BATCH.c.sequence <= upto)))
     return upto
+
+
+def segment_numbers(engine: Engine, shard: int) -> list[int]:
+    """The numbers of a shard's segments."""
+    with engine.connect() as connection:
+        return list(connection.execute(select(SEGMENT.c.number).where(SEGMENT.c.shard == shard)).scalars())
+
+
+def drop_pages(connection: Connection, shard: int, segment: int, most: int = 256) -> int:
+    """Remove some pages of a segment that was dropped; how many. A bit at a time, so that live commits wait no longer than for it."""
+    if connection.execute(select(SEGMENT.c.number).where((SEGMENT.c.shard == shard) & (SEGMENT.c.number == segment))).first() is not None:
+        raise FailedPrecondition("the segment is read: only pages of one that was dropped can go", field="segment", value=segment)
+    mine = (PAGE.c.shard == shard) & (PAGE.c.segment == segment)
+    some = list(connection.execute(select(PAGE.c.page).where(mine).limit(most)).scalars())
+    connection.execute(delete(PAGE).where(mine & PAGE.c.page.in_(some)))
+    return len(some)
+
+
+def journal_head(engine: Engine, shard: int) -> int:
+    """The newest entry of a shard's journal."""
+    with engine.connect() as connection:
+        return connection.execute(select(OWNER.c.journal_head).where(OWNER.c.shard == shard)).scalar() or 0
 
 
 def droppable_in(connection: Connection, shard: int) -> int:

@@ -20,10 +20,10 @@ from sqlalchemy import Connection, select
 
 from actors.journal import rows
 from actors.journal.pages import Rows, subset
-from actors.journal.tables import ArchivedCustody, ArchivePart, JournalRetained
+from actors.journal.tables import ArchivedCustody, ArchivePart
 from actors.rules.readings import ACCEPTED, COLUMNS, NO_SEQUENCE, Batch
 
-PART, CUSTODY, RETAINED = (rows.table_of(one) for one in (ArchivePart, ArchivedCustody, JournalRetained))
+PART, CUSTODY = rows.table_of(ArchivePart), rows.table_of(ArchivedCustody)
 
 OPEN_FILES = 32
 """So many parts keep their footers read."""
@@ -72,11 +72,6 @@ class _Files:
 
 
 _files = _Files()
-
-
-def dropped_sequence(connection: Connection, shard: int) -> int:
-    """Readings of entries up to this one are in the archive alone."""
-    return connection.execute(select(RETAINED.c.dropped_sequence).where(RETAINED.c.shard == shard)).scalar() or 0
 
 
 def read_tags(connection: Connection, shard: int, tags: Sequence[int], from_us: int, until_us: int, upto: int) -> Iterator[Rows]:

@@ -10,15 +10,15 @@ from contextlib import closing
 import numpy as np
 from sqlalchemy import Connection, Engine, bindparam, select
 
-from actors.journal import archived, pages, quarantine, rows, segments
+from actors.journal import pages, quarantine, rows, segments
 from actors.journal.pages import Rows
 from actors.journal.quarantine import DamagedJournal as DamagedJournal
 from actors.journal.quarantine import Known
-from actors.journal.tables import JournalBatch
+from actors.journal.tables import JournalBatch, JournalRetained
 from actors.rules import codec
 from actors.rules.readings import ACCEPTED, I4, Batch
 
-BATCH = rows.table_of(JournalBatch)
+BATCH, RETAINED = rows.table_of(JournalBatch), rows.table_of(JournalRetained)
 
 _UNSORTED = (
     select(BATCH.c.sequence, BATCH.c.min_sensed_us, BATCH.c.max_sensed_us, BATCH.c.readings, BATCH.c.blob)
@@ -26,6 +26,9 @@ _UNSORTED = (
     .where((BATCH.c.max_sensed_us >= bindparam("low")) & (BATCH.c.min_sensed_us < bindparam("high")))
     .order_by(BATCH.c.sequence)
 )
+
+_DROPPED = select(RETAINED.c.dropped_sequence).where(RETAINED.c.shard == bindparam("its_shard"))
+"""Readings of entries up to this one are in the archive alone."""
 
 BATCHES_AT_ONCE = 32
 """So many blobs are held in memory at a time."""
@@ -54,7 +57,7 @@ def read_rows(
     parts, in_order = [], True
     with engine.connect() as connection:  # one transaction: all of it sees one state of the database
         known = quarantine.known(connection, shard)
-        dropped = archived.dropped_sequence(connection, shard) if len(tags) else 0
+        dropped = (connection.execute(_DROPPED, {"its_shard": shard}).scalar() or 0) if len(tags) else 0
         if dropped:
             for part in _archived(connection, shard, tags, from_us, until_us, dropped):
                 parts.append(_found(part, wanted, from_us, until_us, before_sequence))
@@ -82,6 +85,8 @@ def read_rows(
 
 def _archived(connection: Connection, shard: int, tags: Sequence[int], from_us: int, until_us: int, upto: int) -> list[Rows]:
     """What the archive has of entries up to `upto`, each reading once: one that was dropped before its journey closed is there twice."""
+    from actors.journal import archived  # with it comes Arrow, which a shard whose journal has everything need not load
+
     parts = list(archived.read_tags(connection, shard, tags, from_us, until_us, upto))
     if not parts:
         return []

@@ -68,7 +68,11 @@ def _retain_shard(store: Store, place: Place, shard: int, received_before_us: in
     if last <= dropped:
         return Retained(shard, dropped, 0, "the rest was received later than that")
     count = _put_loose(store, place, shard, loose, now_us)
+    before = archive.segment_numbers(store.engine, shard)
     gone = store.write(archive.drop, shard, last, now_us()).result(TIMEOUT_S)
+    for number in sorted(set(before) - set(archive.segment_numbers(store.engine, shard))):
+        while store.write(archive.drop_pages, shard, number).result(TIMEOUT_S):
+            pass
     return Retained(shard, max(gone, dropped), count, "" if gone > dropped else "what could go is part of a segment that cannot")
 
 

@@ -143,7 +143,10 @@ def _custody(row: tuple[int, int, int, int, int, int, int], placed: Placed, part
 def _scan(store: Store, shard: int, account: Account) -> int:
     """Look through what a shard's journal got since the last time for readings of journeys that are in the archive: they are stale then."""
     scanned, _ = archive.retained(store.engine, shard)
+    head = archive.journal_head(store.engine, shard)
     places = archive.custody_places(store.engine, shard)
+    if not places:
+        return head
     tags = np.array([one.local_index for one in places], np.int64)
     order = np.argsort(tags, kind="stable")
     tags = tags[order]
