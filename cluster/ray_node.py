@@ -8,13 +8,14 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 from collections.abc import Collection, Sequence
 
 import grpc
 import psutil
 import ray
 
-from cluster.processes import Recorded
+from cluster.processes import Recorded, StartError
 from cluster.settings import Settings
 
 log = logging.getLogger("waybill.ray")
@@ -50,6 +51,12 @@ SPARES = {
     "RAY_prestart_worker_first_driver": "0",
 }
 SPARE_S = 10.0
+JOIN_S = 5.0
+JOINING = (
+    "Is its head running? Is this machine one of its nodes (`ray start --address=HEAD:6379`; --num-cpus=0 for one with doors only)? "
+    "Has it the head's token (RAY_AUTH_MODE=token and ~/.ray/auth_token, or RAY_AUTH_TOKEN)?"
+)
+"""What to look at when a cluster cannot be joined."""
 
 
 def connect(settings: Settings) -> bool:
@@ -59,15 +66,33 @@ def connect(settings: Settings) -> bool:
     for name, value in {**TUNING, **(SPARES if settings.spares else {})}.items():
         os.environ.setdefault(name, value)
     joined = bool(settings.ray_address)
-    ray.init(
-        address=settings.ray_address or "local",
-        namespace=settings.ray_namespace,
-        include_dashboard=None if joined else False,
-        object_store_memory=None if joined else settings.ray_object_store_bytes,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
+    if joined:
+        must_answer(settings.ray_address)
+    try:
+        ray.init(
+            address=settings.ray_address or "local",
+            namespace=settings.ray_namespace,
+            include_dashboard=None if joined else False,
+            object_store_memory=None if joined else settings.ray_object_store_bytes,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        if not joined:
+            raise
+        raise StartError(f"cannot join Ray at {settings.ray_address}: {error}\n{JOINING}") from error
     return True
+
+
+def must_answer(address: str) -> None:
+    """Raises StartError where nothing listens at HOST:PORT: Ray itself would try for minutes."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdigit():
+        return  # "auto", which Ray looks up on this machine
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), JOIN_S).close()
+    except OSError as error:
+        raise StartError(f"cannot join Ray at {address}: {error.strerror or error}\n{JOINING}") from None
 
 
 def door_environment(settings: Settings) -> dict[str, str]:
