@@ -93,7 +93,12 @@ def main() -> int:
             readings_per_s=options.rate,
             drain_s=600,
         )
-        signal.signal(signal.SIGINT, lambda *_: plan.enough.set())  # Ctrl-C: judge what there is
+
+        def interrupted(*_: object) -> None:
+            print("interrupted: no further kills, and what there is is judged", flush=True)
+            plan.enough.set()
+
+        signal.signal(signal.SIGINT, interrupted)
         report = run(system, folder / "run", plan, say=lambda line: print(line, flush=True))
         print(report.text())
         if options.out:

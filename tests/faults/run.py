@@ -19,7 +19,7 @@ from tests.faults.judge import Verdict, judge
 from tests.faults.system import System
 from tests.faults.world import World
 
-READY_S = 120.0
+READY_S = 600.0
 
 
 @dataclass

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from cluster.boot import Running
     from tests.postgres import PostgreSQL
 
-START_S = 180.0
+START_S = 600.0
 
 
 @dataclass(frozen=True)
