@@ -11,7 +11,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
@@ -44,7 +44,9 @@ class Request:
 
     def to_data(self) -> dict[str, Any]:
         """As result.json keeps it."""
-        return {name: value for name, value in asdict(self).items() if name != "slow_s"}
+        return {
+            "kind": self.kind, "shipment_ids": list(self.shipment_ids), "months": list(self.months), "rules": dict(self.rules),
+        }  # fmt: skip
 
 
 class Cancelled(Exception):

@@ -59,7 +59,7 @@ def test_a_dead_worker_or_node_of_a_cluster_of_three_changes_nothing(victim: str
     for kind in ("none", victim):
         command = [sys.executable, "-m", "tests.replay.three_nodes", str(tmp_path), kind]
         out = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=400).stdout
-        told[kind] = json.loads(out.splitlines()[-1])
+        told[kind] = json.loads(next(line for line in out.splitlines() if line.startswith("{")))
         for old in (tmp_path / "archive").rglob("*.parquet"):
             old.unlink()
     assert told[victim]["killed"]
