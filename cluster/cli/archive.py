@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
+from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from actors.journal import archive as manifest
 from actors.journal.store import Store, open_store
@@ -58,6 +59,11 @@ def opened(location: str) -> Iterator[tuple[Settings, Store, Place]]:
         raise Failed(str(error)) from None
     except DomainError as error:
         raise Failed(f"{error}; is Waybill running (`waybill up`)?") from None
+    except (OperationalError, ProgrammingError) as error:
+        reason = str(error.orig).splitlines()[0]
+        raise Failed(
+            f"the database cannot be read ({reason}): is this its URL, and was it started by this version (`waybill up`)?"
+        ) from None
     finally:
         store.close()
 
