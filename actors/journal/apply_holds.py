@@ -69,15 +69,18 @@ def lock_lots(connection: Connection, lot_ids: Iterable[str]) -> set[str]:
     return found
 
 
-def on_excursions(connection: Connection, revised: Sequence[Mapping[str, Any]], now_us: int) -> Told:
-    """Place, change and reopen holds for the new revisions of excursions (as their events tell them), in order."""
+def on_excursions(connection: Connection, revised: Sequence[Mapping[str, Any]], now_us: int, *, new: bool = True) -> Told:
+    """Place, change and reopen holds for the new revisions of excursions (as their events tell them), in order.
+
+    new: false where the revisions were stated before, and only what they touch has grown.
+    """
     told = Told()
     relevant = [one for one in revised if _holds(connection, one["profile_id"], one["profile_version"])]
     if not relevant:
         return told
     touched: dict[int, set[str]] = {one["excursion_id"]: set() for one in relevant}
     about: dict[tuple[int, str], str] = {}
-    again = [one["excursion_id"] for one in relevant if one["revision"] > 1]
+    again = [one["excursion_id"] for one in relevant if one["revision"] > 1 or not new]
     for some in rows.chunks(again):
         for excursion_id, hold_id, lot_id in connection.execute(_ABOUT.where(ABOUT.c.excursion_id.in_(some))):
             touched[excursion_id].add(lot_id)
@@ -117,7 +120,7 @@ def on_arrivals(connection: Connection, arrivals: Iterable[tuple[str, str, str, 
         lasting = or_(EXCURSION.c.ended_us.is_(None), EXCURSION.c.ended_us > at_us)
         going_on += [dict(row) for row in connection.execute(select(EXCURSION).where(standing, lasting)).mappings()]
     for one in going_on:
-        found = on_excursions(connection, [one], now_us)
+        found = on_excursions(connection, [one], now_us, new=False)
         told.events += found.events
         told.messages += found.messages
     return told

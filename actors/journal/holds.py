@@ -75,6 +75,8 @@ def on_excursion(hold: Hold | None, lot_id: str, excursion: Mapping[str, Any], a
         return _changed(made, "placed", now_us, text=reason, entry=entry)
     late = excursion["cause"] in LATE_CAUSES
     told = f"excursion {entry['excursion_id']} of {entry['limit_id']} on {entry['carrier']}, revision {entry['revision']}"
+    if about and entry in hold.excursions:
+        return None  # known already: something else came onto the carrier
     if not about:
         return None if entry["retracted"] else _changed(_next(hold), "joined", now_us, text=told, entry=entry)
     if hold.state == "ACTIVE" or (hold.state == "REJECTED" and not late):

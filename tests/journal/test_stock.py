@@ -268,6 +268,14 @@ def test_a_decision_ends_the_hold_and_a_late_revision_reopens_it(world: World) -
     ]
 
 
+def test_what_comes_onto_the_carrier_later_does_not_reopen_a_decision(world: World) -> None:
+    world.move("RECEIVE", "r", "5", at_us=NOW_US - 2 * HOUR_US)
+    world.excursion()
+    decide(world, "release", 1)
+    world.move("RECEIVE", "more", "5", lot_number="L2")
+    assert {hold.lot_id: (hold.state, hold.etag) for hold in world.all(Hold)} == {"IT/L1": ("RELEASED", 2), "IT/L2": ("ACTIVE", 1)}
+
+
 def test_a_partial_release_frees_its_places_alone(world: World) -> None:
     world.move("RECEIVE", "r", "5", at_us=NOW_US - 2 * HOUR_US)
     world.move("RECEIVE", "b", "5", zone_id="B", at_us=NOW_US - 2 * HOUR_US)
