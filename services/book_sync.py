@@ -1,4 +1,4 @@
-"""Other systems' books against the ledger: Sync and Reconcile of InventoryService.
+"""Another system's book against the ledger: Sync of InventoryService.
 
 A book is read line by line into our words (ids, base units), compared by rules.stock.reconcile, and each difference is told with the
 movements that explain it. What the other system wins is recorded here under keys made of the sync: sent again, nothing is recorded twice.
@@ -12,126 +12,30 @@ import binascii
 import hashlib
 import json
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from sqlmodel import Session
-
 from actors.journal import queries_business as business
 from actors.journal import queries_stock as queries
-from actors.journal.stock_goods import Units, units_of
-from actors.journal.tables import BookSync, Item, Setting
-from actors.rules import identifiers, stock
-from actors.rules.errors import DomainError, FailedPrecondition, InvalidArgument, NotFound, OutOfRange
+from actors.journal.tables import BookSync
+from actors.rules import stock
+from actors.rules.errors import DomainError, FailedPrecondition, InvalidArgument, OutOfRange
 from actors.rules.stock import ANY, BookKey, Difference
 from services import check, stock_records
 from services.backend import Backend, Context
+from services.book_compare import DAY_US, count, difference, explain
+from services.book_lines import Told, read_book
 from services.convert import told
 from services.shards import now_us
 from waybill.v1 import inventory_pb2
 
 LINES_MAX = 1_000_000
-LINES_OF_BOOK_MAX = 50_000
 PART = 5_000
 """Lines that are kept, and differences that are told, at a time."""
 COMMIT, IN_FLIGHT = 500, 3
 """Movements that go into one commit, so that what else is written need not wait long; and commits on their way."""
-EXPLAINED = 20
-"""Movements named with a difference."""
-DAY_US = 86_400_000_000
 CLOCK_TOLERANCE_US = 60_000_000
-
-
-@dataclass(slots=True)
-class Told:
-    """A book as another system told it: quantities and expiries in our words, and the lines that could not be read."""
-
-    quantities: dict[BookKey, Decimal] = field(default_factory=dict)
-    expires_us: dict[str, int] = field(default_factory=dict)
-    refused: list[tuple[int, DomainError]] = field(default_factory=list)
-    lines: int = 0
-
-
-def feed_id(session: Session) -> str:
-    """Which database this is: cursors of another are refused."""
-    row = session.get(Setting, "feed")
-    return "" if row is None else row.value
-
-
-# ---------------------------------------------------------------- reading a book
-
-
-async def read_book(backend: Backend, warehouse_id: str, system: str, lines: Sequence[inventory_pb2.BookLine]) -> Told:
-    """Lines in our words. Lines with one key add up."""
-    book = Told(lines=len(lines))
-    found = await backend.read(business.warehouse, warehouse_id)
-    if found is None:
-        raise NotFound("no such warehouse", field="warehouse_id", value=warehouse_id)
-    zones = {zone.zone_id for zone in found[1]}
-    items_of = await backend.read(queries.mapped, system, "ITEM", {one.external_item_id for one in lines if one.external_item_id})
-    places = await backend.read(queries.mapped, system, "LOCATION", {one.external_location_id for one in lines if one.external_location_id})
-    ids = {one.item_id for one in lines if one.item_id} | {row.item_id for row in items_of.values()}
-    gtins = {_gtin(one.gtin) for one in lines if one.gtin}
-    items: list[Item] = await backend.read(queries.items_by, ids=ids, gtins=gtins - {""})
-    units = {item.item_id: units_of(item.item_id, item.unit, item.attributes) for item in items}
-    by_gtin = {item.gtin: item.item_id for item in items if item.gtin}
-    for at, line in enumerate(lines):
-        try:
-            item = _item(line, units, items_of, by_gtin)
-            zone_id = _zone(line, places, zones, warehouse_id)
-            status = ANY if line.any_status else check.word(inventory_pb2.StockStatus, line.status) or stock.FREE
-            if status == stock.IN_TRANSIT or (line.any_status and line.status):
-                raise InvalidArgument("must be a status of goods in a warehouse, or none with any_status", field="status", value=status)
-            amount = item.base(stock.text(stock.quantity(line.quantity, "quantity", signed=True, zero=True)), line.unit, "quantity")
-            lot_id = stock.lot_id_of(item.item_id, check.text(line.lot_number, "lot_number"))
-            expires_us = check.time_us(line, "expiry_time")
-            if expires_us is not None and not line.lot_number:
-                raise InvalidArgument("needs a lot number", field="expiry_time", value=expires_us)
-        except DomainError as error:
-            book.refused.append((at, error))
-            continue
-        key = BookKey(zone_id, lot_id, status)
-        book.quantities[key] = book.quantities.get(key, stock.ZERO) + amount
-        if expires_us is not None:
-            book.expires_us[lot_id] = expires_us
-    return book
-
-
-def _gtin(text: str) -> str:
-    try:
-        return identifiers.gtin(text).zfill(14)
-    except DomainError:
-        return ""
-
-
-def _item(line: inventory_pb2.BookLine, units: Mapping[str, Units], mapped: Mapping[str, Any], by_gtin: Mapping[str, str]) -> Units:
-    name = check.one_of(line, ("item_id", "external_item_id", "gtin"))
-    value = getattr(line, name)
-    if name == "gtin":
-        identifiers.gtin(value, "gtin")
-        item_id = by_gtin.get(value.zfill(14), "")
-    else:
-        item_id = value if name == "item_id" else (mapped[value].item_id if value in mapped else "")
-    if item_id not in units:
-        raise NotFound("no such item" if name != "external_item_id" else "is not mapped to an item", field=name, value=value)
-    return units[item_id]
-
-
-def _zone(line: inventory_pb2.BookLine, mapped: Mapping[str, Any], zones: set[str], warehouse_id: str) -> str:
-    name = check.one_of(line, ("zone_id", "external_location_id"))
-    value = str(getattr(line, name))
-    if name == "zone_id":
-        if value not in zones:
-            raise NotFound("the warehouse has no such zone", field=name, value=value)
-        return value
-    place = mapped.get(value)
-    if place is None or place.warehouse_id != warehouse_id or place.zone_id not in zones:
-        raise NotFound("is not mapped to a zone of this warehouse", field=name, value=value)
-    return str(place.zone_id)
-
-
-# ---------------------------------------------------------------- Sync
 
 
 @dataclass(slots=True)
@@ -332,101 +236,3 @@ async def _follow(
     told_parts = await asyncio.gather(*(tell(part) for part in parts))  # lines of a book do not depend on each other
     answers = [answer for part in told_parts for answer in part]
     return [(str(movement["key"]), answer.get("error")) for movement, answer in zip(movements, answers, strict=True)]
-
-
-# ---------------------------------------------------------------- differences
-
-
-async def explain(
-    backend: Backend, warehouse_id: str, differences: Sequence[Difference], from_us: int, until_us: int
-) -> dict[BookKey, list[tuple[inventory_pb2.Movement, Decimal]]]:
-    """Per difference the movements that touched its line in [from_us, until_us], newest first, with what they changed of it."""
-    wanted: dict[tuple[str, str], list[BookKey]] = {}
-    for one in differences:
-        wanted.setdefault((one.key.zone_id, one.key.lot_id), []).append(one.key)
-    legs = await backend.read(queries.legs_since, warehouse_id, {lot for _, lot in wanted}, from_us, until_us)
-    sums: dict[BookKey, dict[tuple[str, int], Decimal]] = {}
-    for ledger, number, leg in legs:
-        for key in wanted.get((leg.line.zone_id, leg.line.lot_id), ()):
-            for mine in stock.told_by(key, [leg]):
-                by_movement = sums.setdefault(key, {})
-                by_movement[ledger, number] = by_movement.get((ledger, number), stock.ZERO) + mine.quantity
-    named = {number for mine in sums.values() for number in list(mine)[:EXPLAINED]}
-    rows = await backend.read(queries.numbered, named)
-    messages = {number: stock_records.movement(row.body) for number, row in rows.items()}
-    return {
-        key: [(messages.get(number, inventory_pb2.Movement()), amount) for number, amount in mine.items()] for key, mine in sums.items()
-    }
-
-
-def difference(
-    one: Difference, units: Mapping[str, str], explained: Sequence[tuple[inventory_pb2.Movement, Decimal]]
-) -> inventory_pb2.BookDifference:
-    """A difference as a message."""
-    item_id = stock.item_of(one.key.lot_id)
-    return inventory_pb2.BookDifference(
-        kind=check.number(inventory_pb2.DifferenceKind, one.kind),
-        zone_id=one.key.zone_id,
-        item_id=item_id,
-        lot_number=stock_records.number_of(one.key.lot_id),
-        status=check.number(inventory_pb2.StockStatus, "" if one.key.status == ANY else one.key.status),
-        any_status=one.key.status == ANY,
-        left_quantity=stock.text(one.left),
-        right_quantity=stock.text(one.right),
-        difference=stock.text(one.right - one.left),
-        unit=units.get(item_id, ""),
-        explained_by=[movement for movement, _ in explained[:EXPLAINED]],
-        explained=stock.text(sum((amount for _, amount in explained), stock.ZERO)),
-        action=inventory_pb2.DIFFERENCE_ACTION_NONE,
-    )
-
-
-def count(summary: Any, differences: Iterable[Difference]) -> None:
-    """Count differences by kind into a summary."""
-    for one in differences:
-        name = {"QUANTITY": "quantity_differs", "ONLY_HERE": "only_here", "ONLY_THERE": "only_there"}[one.kind]
-        setattr(summary, name, getattr(summary, name) + 1)
-
-
-# ---------------------------------------------------------------- Reconcile
-
-
-async def reconcile(backend: Backend, request: inventory_pb2.ReconcileRequest) -> AsyncIterator[inventory_pb2.ReconcileResponse]:
-    """See InventoryService.Reconcile. The warehouse is there."""
-    now = now_us()
-    from_us = check.time_us(request, "explain_from_time")
-    left = await _book(backend, request.warehouse_id, request.left, "left", now)
-    right = await _book(backend, request.warehouse_id, request.right, "right", now)
-    equal, differences = stock.reconcile(left, right)
-    units = await backend.read(queries.units, {stock.item_of(one.key.lot_id) for one in differences})
-    explained = await explain(backend, request.warehouse_id, differences, now - DAY_US if from_us is None else from_us, now)
-    summary, digest = inventory_pb2.ReconcileSummary(equal=equal), hashlib.sha256()
-    count(summary, differences)
-    for one in differences:
-        item_id, number = stock.item_of(one.key.lot_id), stock_records.number_of(one.key.lot_id)
-        told_as = (one.key.zone_id, item_id, number, one.key.status, stock.text(one.left), stock.text(one.right))
-        digest.update(("\t".join(told_as) + "\n").encode())
-        yield inventory_pb2.ReconcileResponse(difference=difference(one, units, explained.get(one.key, [])))
-    summary.digest_sha256 = digest.hexdigest()
-    yield inventory_pb2.ReconcileResponse(summary=summary)
-
-
-async def _book(backend: Backend, warehouse_id: str, book: inventory_pb2.Book, name: str, now: int) -> dict[BookKey, Decimal]:
-    source = book.WhichOneof("source")
-    if source == "lines":
-        if len(book.lines.lines) > LINES_OF_BOOK_MAX:
-            rule = f"must have at most {LINES_OF_BOOK_MAX} entries"
-            raise InvalidArgument(rule, field=f"{name}.lines.lines", value=len(book.lines.lines))
-        read = await read_book(backend, warehouse_id, "", book.lines.lines)
-        if read.refused:
-            at, error = read.refused[0]
-            raise type(error)(error.rule, field=f"{name}.lines.lines[{at}].{error.field}", value=error.value)
-        return read.quantities
-    if source == "system":
-        if await backend.read(queries.book_sync, book.system, warehouse_id) is None:
-            raise NotFound("has told no book of this warehouse", field=f"{name}.system", value=book.system)
-        known = await backend.read(queries.book_lines, book.system, warehouse_id)
-        return {BookKey(zone, lot, status): amount for zone, lot, status, amount, _ in known}
-    as_of_us = stock_records.as_of_us(book.ledger, now) if source == "ledger" else None
-    ours = await backend.read(queries.book_of, warehouse_id, as_of_us)
-    return {BookKey(*key): sum(units.values(), stock.ZERO) for key, units in ours.items()}

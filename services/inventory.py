@@ -18,7 +18,7 @@ from actors.rules.errors import DomainError, FailedPrecondition, InvalidArgument
 from actors.rules.stability import worst_place
 from actors.rules.stock import Line
 from actors.shipment import record_of
-from services import book_sync, check, records, stability, stock_records
+from services import book_compare, book_sync, check, records, stability, stock_records
 from services.backend import Backend, Context
 from services.carriers import command, given
 from services.convert import told
@@ -289,7 +289,7 @@ class Inventory(inventory_pb2_grpc.InventoryServiceServicer):
     async def Reconcile(self, request: inventory_pb2.ReconcileRequest, context: Context) -> AsyncIterator[inventory_pb2.ReconcileResponse]:
         """Two books line by line."""
         await self._warehouse(request.warehouse_id)
-        async for answer in book_sync.reconcile(self._backend, request):
+        async for answer in book_compare.reconcile(self._backend, request):
             yield answer
 
     async def PutMappings(self, request: inventory_pb2.PutMappingsRequest, context: Context) -> inventory_pb2.PutMappingsResponse:
@@ -329,7 +329,7 @@ class Inventory(inventory_pb2_grpc.InventoryServiceServicer):
         self, request: inventory_pb2.WatchInventoryRequest, context: Context
     ) -> AsyncIterator[inventory_pb2.WatchInventoryResponse]:
         """Movements, holds and milestones after a number, in order, for as long as the caller stays."""
-        feed = await self._backend.read(book_sync.feed_id)
+        feed = await self._backend.read(queries.feed_id)
         if request.feed and request.feed != feed:
             raise OutOfRange(f"is another feed's: this one is {feed}", field="feed", value=request.feed)
         after = request.after_event_number if request.HasField("after_event_number") else None

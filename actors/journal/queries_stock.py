@@ -29,6 +29,7 @@ from actors.journal.tables import (
     Lot,
     Mapping,
     Movement,
+    Setting,
     Stock,
     StockLeg,
 )
@@ -331,6 +332,12 @@ def lots_by(session: Session, lot_ids: Iterable[str]) -> dict[str, Lot]:
     for some in rows.chunks(sorted(set(lot_ids))):
         found.update({row.lot_id: row for row in session.exec(select(Lot).where(col(Lot.lot_id).in_(some)))})
     return found
+
+
+def feed_id(session: Session) -> str:
+    """Which database this is: cursors of another are refused."""
+    row = session.get(Setting, "feed")
+    return "" if row is None else row.value
 
 
 def book_sync(session: Session, system: str, warehouse_id: str) -> BookSync | None:
