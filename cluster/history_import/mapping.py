@@ -24,7 +24,6 @@ FACTORS: dict[str, dict[str, tuple[float, float]]] = {
     "o2_pct": {"%": (1.0, 0.0), "ppm": (10_000.0, 0.0)},
 }
 """By metric and unit: ours = (theirs - offset) / factor."""
-ENCODINGS = ("utf-8", "latin-1", "cp1252")
 
 
 class MappingError(ValueError):

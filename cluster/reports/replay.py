@@ -61,7 +61,7 @@ def document(
         _asked(found),
         _provenance(found),
     ]
-    rate = f"{found.readings_per_s / 1e6:.1f} million readings a second" if found.readings_per_s else ""
+    rate = f"{found.readings_per_s / 1e6:.1f} million readings a second" if found.readings_per_s > 1e5 else ""
     return Document(
         kind=KINDS.get(found.kind, "Replay"),
         title=_title(found, differences, shipments, turned),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -33,17 +33,16 @@ def of_readings(name: str, batch: Batch, flags: npt.NDArray[np.uint8]) -> report
     return report_pb2.DataDigest(kind="readings", name=name, count=len(batch), sha256=made.digest())
 
 
-def of_messages(kind: str, messages: Iterable[Message], drop: Sequence[str] = ()) -> report_pb2.DataDigest:
-    """Of records in the order given; top-level fields in `drop` are left out."""
-    return of_data(kind, (MessageToDict(one, preserving_proto_field_name=True) for one in messages), drop)
+def of_messages(kind: str, messages: Iterable[Message]) -> report_pb2.DataDigest:
+    """Of records in the order given."""
+    return of_data(kind, (MessageToDict(one, preserving_proto_field_name=True) for one in messages))
 
 
-def of_data(kind: str, records: Iterable[dict[str, object]], drop: Sequence[str] = ()) -> report_pb2.DataDigest:
+def of_data(kind: str, records: Iterable[dict[str, object]]) -> report_pb2.DataDigest:
     """Of records that JSON can hold, in the order given."""
     made, count = hashlib.sha256(), 0
     for one in records:
-        kept = {name: value for name, value in one.items() if name not in drop}
-        made.update(json.dumps(kept, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode() + b"\n")
+        made.update(json.dumps(one, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode() + b"\n")
         count += 1
     return report_pb2.DataDigest(kind=kind, count=count, sha256=made.digest())
 

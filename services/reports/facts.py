@@ -183,16 +183,16 @@ def _line(batch: Batch, k: int, flags: Any, gap_us: int, most: int) -> report_pb
 
 def _digests(report: report_pb2.ShipmentReport, plan: Plan) -> None:
     """Digests of all that is no reading, and the one over all."""
-    kinds: tuple[tuple[str, Iterable[Any], tuple[str, ...]], ...] = (
-        ("shipment", [report.shipment], ()),
-        ("custodies", report.custodies, ()),
-        ("profiles", report.profiles, ()),
-        ("milestones", report.milestones, ()),
-        ("excursions", report.excursions, ()),
-        ("visits", report.visits, ()),
-        ("alerts", report.alerts, ()),
-        ("holds", report.holds, ()),
-    )
-    report.digests.extend(digest.of_messages(kind, messages, drop) for kind, messages, drop in kinds)
+    kinds: dict[str, Iterable[Any]] = {
+        "shipment": [report.shipment],
+        "custodies": report.custodies,
+        "profiles": report.profiles,
+        "milestones": report.milestones,
+        "excursions": report.excursions,
+        "visits": report.visits,
+        "alerts": report.alerts,
+        "holds": report.holds,
+    }
+    report.digests.extend(digest.of_messages(kind, messages) for kind, messages in kinds.items())
     report.digests.append(digest.of_data("plan", [plan.to_data()]))
     report.data_sha256 = digest.of_all(report.digests)

@@ -27,7 +27,6 @@ TEXT, SMALL, TINY = 9.0, 8.0, 7.2
 """Sizes of type in points."""
 SEAL_NAME = "waybill-seal.txt"
 TONES: dict[str, str] = {"": "ink", "good": "good", "bad": "bad", "warn": "warn", "dim": "dim", "gone": "dim"}
-SIGNS = {"good": "OK", "bad": "NO", "warn": "!"}
 
 
 def render(document: Document, seal: bytes, made: datetime) -> bytes:
