@@ -89,7 +89,7 @@ def load(part: Part, only: frozenset[str] | None = None) -> Journeys:
     table = part.table("custodies")
     mask = pc.invert(pc.fill_null(table.column("retracted"), False))
     if only is not None:
-        mask = pc.and_(mask, pc.is_in(table.column("carrier"), pa.array(list(number))))
+        mask = pc.and_(mask, pc.is_in(table.column("carrier"), pa.array(list(number), pa.string())))
     table = table.filter(mask)
     custodies = {name: table.column(name).to_pylist() for name in ("custody_id", "carrier", "tag_id", "handling_unit_id", "mkt_c")}
     tags: dict[str, int] = {}
