@@ -285,6 +285,16 @@ def parts(engine: Engine) -> list[dict[str, Any]]:
         return [dict(row) for row in connection.execute(select(PART).order_by(PART.c.month, PART.c.part_id)).mappings()]
 
 
+def part_of(engine: Engine, carriers: Sequence[str]) -> dict[str, str]:
+    """The part that has each of some carriers; those that are not archived are left out."""
+    found: dict[str, str] = {}
+    with engine.connect() as connection:
+        for some in rows.chunks(list(carriers)):
+            for row in connection.execute(select(CARRIER.c.carrier, CARRIER.c.part_id).where(CARRIER.c.carrier.in_(some))):
+                found[row.carrier] = row.part_id
+    return found
+
+
 def custody_places(engine: Engine, shard: int) -> list[Any]:
     """(local_index, from_us, until_us, carrier) of the archived custodies of a shard."""
     query = select(CUSTODY.c.local_index, CUSTODY.c.from_us, CUSTODY.c.until_us, CUSTODY.c.carrier).where(CUSTODY.c.shard == shard)

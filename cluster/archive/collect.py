@@ -78,12 +78,12 @@ def _rides(engine: Engine, journeys: Sequence[Journey]) -> dict[str, list[_Ride]
         rows = pages.by_tag(rows) if len(rows) else rows
         received = archive.received_us(engine, shard, np.unique(rows.journal).tolist())
         of_old = _archived_times(engine, shard, tags, rows, received)
-        for journey, held, tag in asked:
-            which = _span(rows, int(tag["local_index"]), held)
+        for journey, held, device in asked:
+            which = _span(rows, int(device["local_index"]), held)
             mine = pages.subset(rows, which)
             times = np.array([received.get(one, of_old.get(one, 0)) for one in mine.journal.tolist()], np.int64)
             settings = quality_in_force(journey, held, int(times.max(initial=0)))
-            found.setdefault(journey.carrier, []).append(_Ride(held, tag, mine, times, settings))
+            found.setdefault(journey.carrier, []).append(_Ride(held, device, mine, times, settings))
     return found
 
 

@@ -61,7 +61,7 @@ class Replays:
                 return
             if len(running_replays(self.store.engine)) >= MOST_RUNNING:
                 raise FailedPrecondition(f"{MOST_RUNNING} replays run already: wait for one, or cancel it", field="replay", value=replay_id)
-            parts = jobs.chosen([part for part in manifest.parts(self.store.engine) if part["carriers"]], request)
+            parts = jobs.chosen(self._parts(request), request)
             if not parts:
                 raise FailedPrecondition("nothing is archived that this concerns: run `waybill archive run`", field="months", value="")
             now = jobs.now_us()
@@ -105,9 +105,8 @@ class Replays:
         asked = row["parameters"]
         request = Request(asked["kind"], tuple(asked["shipment_ids"]), tuple(asked["months"]), asked["rules"])
         try:
-            parts = [part for part in manifest.parts(self.store.engine) if part["carriers"]]
             place = Place.of(row["location"])
-            made = jobs.run(replay_id, request, parts, place, progress=self._progress(replay_id), cancelled=ended.is_set)
+            made = jobs.run(replay_id, request, self._parts(request), place, progress=self._progress(replay_id), cancelled=ended.is_set)
             self._note(replay_id, {"state": result.SUCCEEDED, "counts": made.counts, "summary": made.summary, "finished_us": jobs.now_us()})
         except Cancelled:
             self._note(replay_id, {"state": result.CANCELLED, "finished_us": jobs.now_us()})
@@ -116,6 +115,17 @@ class Replays:
             self._note(replay_id, {"state": result.FAILED, "error": str(error)[:2_000], "finished_us": jobs.now_us()})
         finally:
             self.cancelled.pop(replay_id, None)
+
+    def _parts(self, request: Request) -> list[dict[str, Any]]:
+        """The parts of journeys that the archive has; of some shipments only theirs. Raises NotFound for one that is not archived."""
+        parts = [part for part in manifest.parts(self.store.engine) if part["carriers"]]
+        if not request.shipment_ids:
+            return parts
+        where = manifest.part_of(self.store.engine, [f"shipment/{one}" for one in request.shipment_ids])
+        for at, shipment_id in enumerate(request.shipment_ids):
+            if f"shipment/{shipment_id}" not in where:
+                raise NotFound("this shipment is not in the archive", field=f"shipment_ids[{at}]", value=shipment_id)
+        return [part for part in parts if part["part_id"] in where.values()]
 
     def _progress(self, replay_id: str) -> Callable[[int, int, Mapping[str, int]], None]:
         told = 0.0

@@ -99,6 +99,7 @@ def test_a_what_if_tells_what_would_be_otherwise_page_by_page(replays: Any, ship
             "limits.a",
         ),
         (replay_pb2.StartReplayRequest(kind=1, rules_json='{"ignore_us": 1}'), grpc.StatusCode.INVALID_ARGUMENT, "rules_json"),
+        (replay_pb2.StartReplayRequest(kind=1, shipment_ids=["never-was"]), grpc.StatusCode.NOT_FOUND, "shipment_ids[0]"),
         (replay_pb2.StartReplayRequest(kind=1, months=["1999-01"]), grpc.StatusCode.FAILED_PRECONDITION, "months"),
     ],
 )

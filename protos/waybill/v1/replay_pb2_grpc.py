@@ -79,7 +79,7 @@ class ReplayServiceServicer:
 
     def StartReplay(self, request, context):
         """Starts a replay and answers at once; ask GetReplay or WatchReplay how it goes. INVALID_ARGUMENT: an unknown kind, a shipment id that is none, a month that is not YYYY-MM, other rules
-        that break a rule (the field is named), or rules where none are asked for. FAILED_PRECONDITION: nothing is archived, or 4 replays run already. Idempotent by `request_id`, which
+        that break a rule (the field is named), or rules where none are asked for. NOT_FOUND: a shipment that is not archived. FAILED_PRECONDITION: nothing is archived, or 4 replays run already. Idempotent by `request_id`, which
         becomes the replay's id where it is given: the same id again gives the replay that was started; with another question ALREADY_EXISTS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

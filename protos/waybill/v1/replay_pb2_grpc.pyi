@@ -39,7 +39,7 @@ class ReplayServiceStub:
     def __new__(cls, channel: _aio.Channel) -> ReplayServiceAsyncStub: ...
     StartReplay: _grpc.UnaryUnaryMultiCallable[_replay_pb2.StartReplayRequest, _replay_pb2.StartReplayResponse]
     """Starts a replay and answers at once; ask GetReplay or WatchReplay how it goes. INVALID_ARGUMENT: an unknown kind, a shipment id that is none, a month that is not YYYY-MM, other rules
-    that break a rule (the field is named), or rules where none are asked for. FAILED_PRECONDITION: nothing is archived, or 4 replays run already. Idempotent by `request_id`, which
+    that break a rule (the field is named), or rules where none are asked for. NOT_FOUND: a shipment that is not archived. FAILED_PRECONDITION: nothing is archived, or 4 replays run already. Idempotent by `request_id`, which
     becomes the replay's id where it is given: the same id again gives the replay that was started; with another question ALREADY_EXISTS.
     """
     GetReplay: _grpc.UnaryUnaryMultiCallable[_replay_pb2.GetReplayRequest, _replay_pb2.GetReplayResponse]
@@ -64,7 +64,7 @@ class ReplayServiceAsyncStub(ReplayServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     StartReplay: _aio.UnaryUnaryMultiCallable[_replay_pb2.StartReplayRequest, _replay_pb2.StartReplayResponse]  # type: ignore[assignment]
     """Starts a replay and answers at once; ask GetReplay or WatchReplay how it goes. INVALID_ARGUMENT: an unknown kind, a shipment id that is none, a month that is not YYYY-MM, other rules
-    that break a rule (the field is named), or rules where none are asked for. FAILED_PRECONDITION: nothing is archived, or 4 replays run already. Idempotent by `request_id`, which
+    that break a rule (the field is named), or rules where none are asked for. NOT_FOUND: a shipment that is not archived. FAILED_PRECONDITION: nothing is archived, or 4 replays run already. Idempotent by `request_id`, which
     becomes the replay's id where it is given: the same id again gives the replay that was started; with another question ALREADY_EXISTS.
     """
     GetReplay: _aio.UnaryUnaryMultiCallable[_replay_pb2.GetReplayRequest, _replay_pb2.GetReplayResponse]  # type: ignore[assignment]
@@ -92,7 +92,7 @@ class ReplayServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_replay_pb2.StartReplayResponse, _abc.Awaitable[_replay_pb2.StartReplayResponse]]:
         """Starts a replay and answers at once; ask GetReplay or WatchReplay how it goes. INVALID_ARGUMENT: an unknown kind, a shipment id that is none, a month that is not YYYY-MM, other rules
-        that break a rule (the field is named), or rules where none are asked for. FAILED_PRECONDITION: nothing is archived, or 4 replays run already. Idempotent by `request_id`, which
+        that break a rule (the field is named), or rules where none are asked for. NOT_FOUND: a shipment that is not archived. FAILED_PRECONDITION: nothing is archived, or 4 replays run already. Idempotent by `request_id`, which
         becomes the replay's id where it is given: the same id again gives the replay that was started; with another question ALREADY_EXISTS.
         """
 
