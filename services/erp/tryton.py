@@ -82,7 +82,7 @@ class Tryton:
 
     def changes(self, cursor: Mapping[str, Any]) -> Changes:
         """See Connector."""
-        return tryton_read.read_changes(self._rpc, self._places(again=not cursor.get("after")), cursor)
+        return tryton_read.read_changes(self._rpc, self._places(again=True), cursor, self._now_us())
 
     def standing(self, moves: Sequence[str], keys: Sequence[str]) -> tuple[set[str], set[str]]:
         """See Connector."""

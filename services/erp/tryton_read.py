@@ -1,7 +1,8 @@
 """What is read from Tryton: places, items, and the moves that are done or were taken back.
 
 Changes are found by `create_date` and `write_date` (which is empty until the first write). Both are the begin of a transaction there,
-so one that commits late is dated back: every reading looks `OVERLAP_S` back from the newest date that was seen, by Tryton's clock.
+so one that commits late is dated back: a reading looks `OVERLAP_S` back from the newest date that was seen, until this date has been
+known for so long. By then every transaction that began before it has ended, and only what is newer is read.
 """
 
 from __future__ import annotations
@@ -97,33 +98,35 @@ def _warehouse_of(row: Mapping[str, Any], by_id: Mapping[int, Mapping[str, Any]]
     return None if above is None else int(above["id"])
 
 
-def read_changes(rpc: TrytonRpc, places: Places, cursor: Mapping[str, Any]) -> Changes:
-    """One page of what changed: items first, and moves when there are no more items. A cursor has, per kind, `since` (a date, ISO) and,
-    inside a set of several pages, `after` (an id) and `newest` (a date)."""
+def read_changes(rpc: TrytonRpc, places: Places, cursor: Mapping[str, Any], now_us: int) -> Changes:
+    """One page of what changed: items first, and moves when there are no more items. A cursor has, per kind, `since` (the newest date that
+    was seen, ISO), `seen_us` (when that was, by our clock) and, inside a set of several pages, `after` (an id) and `newest`."""
     rows, item_cursor, more_items = _page(
-        rpc, "model.product.product.search_read", [], _ITEM_FIELDS, cursor.get("items", {}), ["template.write_date"]
+        rpc, "model.product.product.search_read", [], _ITEM_FIELDS, cursor.get("items", {}), ["template.write_date"], now_us
     )
     items = [_item(row) for row in rows]
     if more_items:
         return Changes(items, places.told, (), {**cursor, "items": item_cursor}, more=True)
     domain = [["state", "in", ["done", "cancelled"]], ["company", "=", rpc.context.get("company")]]
-    rows, move_cursor, more = _page(rpc, "model.stock.move.search_read", domain, _MOVE_FIELDS, cursor.get("moves", {}), [])
+    rows, move_cursor, more = _page(rpc, "model.stock.move.search_read", domain, _MOVE_FIELDS, cursor.get("moves", {}), [], now_us)
     return Changes(items, places.told, _moves(rpc, places, rows), {"items": item_cursor, "moves": move_cursor}, more)
 
 
 def _page(
-    rpc: TrytonRpc, method: str, domain: list[Any], fields: list[str], cursor: Mapping[str, Any], dates: list[str]
+    rpc: TrytonRpc, method: str, domain: list[Any], fields: list[str], cursor: Mapping[str, Any], dates: list[str], now_us: int
 ) -> tuple[list[dict[str, Any]], dict[str, Any], bool]:
-    since, after = cursor.get("since"), int(cursor.get("after", 0))
+    since, seen_us, after = cursor.get("since"), int(cursor.get("seen_us", now_us)), int(cursor.get("after", 0))
     wanted = [*domain, ["id", ">", after]]
     if since:
-        start = dt.datetime.fromisoformat(since) - dt.timedelta(seconds=OVERLAP_S)
-        wanted.append(["OR", *([name, ">=", start] for name in ("write_date", "create_date", *dates))])
+        start, operator = dt.datetime.fromisoformat(since), ">"
+        if now_us - seen_us < OVERLAP_S * 1_000_000:
+            start, operator = start - dt.timedelta(seconds=OVERLAP_S), ">="
+        wanted.append(["OR", *([name, operator, start] for name in ("write_date", "create_date", *dates))])
     rows = rpc.call(method, wanted, 0, PAGE, [["id", "ASC"]], fields, context={"active_test": False})
     newest = max([cursor.get("newest") or since or "", *(changed(row) for row in rows)])
     if len(rows) == PAGE:
-        return rows, {"since": since, "after": rows[-1]["id"], "newest": newest}, True
-    return rows, {"since": newest or None}, False
+        return rows, {"since": since, "seen_us": seen_us, "after": rows[-1]["id"], "newest": newest}, True
+    return rows, {"since": newest or None, "seen_us": seen_us if newest == since else now_us}, False
 
 
 def changed(row: Mapping[str, Any]) -> str:

@@ -40,6 +40,8 @@ class Clerk:
             "model.stock.move.search_read", [["state", "=", "done"]], 0, len(self.lots), [["id", "ASC"]], ["lot", "to_location"]
         )
         self._home = {row["lot"]: row["to_location"] for row in first}
+        self._opening = max(row["id"] for row in first)
+        """The last move of the first stock: it is not taken back, for what has gone since would be missing then."""
         self._busy = self.lots[: max(4, len(self.lots) // 20)]
         """Lots that both sides work on all the time."""
 
@@ -136,21 +138,23 @@ class Clerk:
                 return int(place)
             place = row["parent"]
 
-    def _some(self, state: str) -> list[int]:
-        newest: list[int] = self.patient("model.stock.move.search", [["state", "=", state]], 0, 60, [["id", "DESC"]])
-        return [self._chance.choice(newest)] if newest else []
+    def _newer(self) -> list[list[Any]]:
+        return [["state", "=", "done"], ["id", ">", self._opening]]
 
     def cancel(self) -> None:
         """A move that was done is taken back: it may be Waybill's own."""
-        wanted = [["state", "=", "done"], ["from_location", "not in", self._asides()], ["to_location", "not in", self._asides()]]
+        asides = self._asides()
+        wanted = [*self._newer(), ["from_location", "not in", asides], ["to_location", "not in", asides]]
         newest = self.patient("model.stock.move.search_read", wanted, 0, 60, [["id", "DESC"]], ["shipment"])
+        if not newest:
+            return
         chosen = self._chance.choice(newest)
         model, _, document = (chosen["shipment"] or f"stock.move,{chosen['id']}").partition(",")
         self.patient(f"model.{model}.cancel", [int(document)])
 
     def delete(self) -> None:
         """Cancelled and deleted at once, so that only its absence tells."""
-        wanted = [["state", "=", "done"], ["shipment", "=", None]]
+        wanted = [*self._newer(), ["shipment", "=", None]]
         newest = self.patient("model.stock.move.search", wanted, 0, 40, [["id", "DESC"]])
         if newest:
             chosen = [self._chance.choice(newest)]

@@ -18,7 +18,8 @@ from tests.erp.tryton_server import PASSWORD, TrytonServer
 from tests.erp.world import Outside, settled, until
 
 JSON, HTML = "application/json", "text/html"
-WAIT_S = 30
+WAIT_S = 60
+"""Tryton itself makes a user wait who comes with a wrong password again and again."""
 
 
 @pytest.fixture
