@@ -44,7 +44,7 @@ UNTIL_US = data.START_US + data.MINUTES * data.MINUTE_US
 
 def replay(quick: bool) -> dict[str, Any]:
     """See the module. Quick: 8 million readings, small prefixes, one repeat."""
-    parts, repeats = (2, 1) if quick else (25, 3)
+    parts, repeats = (2, 1) if quick else (25, 2)
     seed = time.time_ns() % (1 << 32)
     ray_node.connect(settings({}, ray_object_store_bytes=128 << 20))
     heads = ray_node.head_processes()
@@ -57,6 +57,7 @@ def replay(quick: bool) -> dict[str, Any]:
             for workers in (1, 2, 4):
                 some = archive[: max(2, parts * workers // 4)]
                 rows.append(_ours(some, folder, workers, repeats if workers == 4 else 1))
+                print(f"  {rows[-1]['label']}: {rows[-1]['median'] / 1e6:.1f} M/s, {rows[-1]['memory_bytes'] / 2**30:.1f} GB", flush=True)
             if not quick:
                 rows.append(_ours(archive[:3], folder, 4, repeats))
             rows.append(_kernel(archive[0], repeats))
@@ -166,6 +167,7 @@ def _peers(part: dict[str, Any], folder: str, quick: bool, repeats: int) -> list
             "polars": "polars, batch, all cores",
         }
         rows.append({**rates_row(labels[name], rates), "peer": True, "prefix": rides * data.MINUTES})
+        print(f"  {labels[name]}: {rows[-1]['median'] / 1e6:.2f} M/s", flush=True)
     return rows
 
 
@@ -221,21 +223,3 @@ def _agree(name: str, journeys: Any, judged: judge.Judged, rides: int, found: di
     assert mine == sorted(map(tuple, found["visits"])), f"{name}: visits differ"
     mkt_c = dict(map(tuple, found["mkt_c"]))
     assert all(math.isclose(mkt_c[ride], judged.mkt_c[ride], abs_tol=1e-9) for ride in range(rides)), f"{name}: MKT differs"
-
-
-def report(found: dict[str, Any]) -> str:
-    """The ratios that issue 6 asks for, in a line.
-
-    >>> report({"rows": [{"label": "polars", "peer": True, "ratio": 2.0}]})
-    'polars: 2.0 x'
-    """
-    return "; ".join(f"{row['label']}: {row['ratio']:.1f} x" for row in found["rows"] if row.get("peer"))
-
-
-if __name__ == "__main__":
-    import sys
-
-    made = replay("--quick" in sys.argv)
-    for one in made["rows"]:
-        print(f"{one['label']:60} {one['median'] / 1e6:8.2f} M/s   {one.get('memory_bytes', 0) / 2**30:.2f} GB  {one.get('ratio', 0):.1f}x")
-    print(report(made))
