@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-import replay_rules as rules  # noqa: E402  (beside this file, and not of any package here)
-from replay_rules import PlainRide, outcome  # noqa: E402
+import replay_rules as rules  # beside this file, and not of any package here
+from replay_rules import PlainRide, outcome
 
 COLUMNS = ("ride", "at_us", "t", "lat", "lon")
 
