@@ -27,7 +27,7 @@ from services.erp.inbound import Inbound, Told
 from services.erp.tryton import Tryton
 from services.erp.waybill import Access, ApiRefused, Holds, Mappings, Waybill
 from services.outbox import Courier
-from services.outside import Done, LockedOut, OutsideError
+from services.outside import Done, Failed, LockedOut, OutsideError, Refused
 from services.webhook import Webhook
 
 log = logging.getLogger("waybill.erp")
@@ -233,6 +233,8 @@ class Erp:
                 return
             try:
                 self.booking.protect(*lot)
+            except (Refused, Failed) as error:
+                log.warning("lot %s of %s is looked after again in a minute: %s", lot[1], lot[0], error)
             except OutsideError:
                 self._changed.put(lot)
                 raise

@@ -17,7 +17,7 @@ from services.erp.jsonrpc import TrytonRpc
 from services.erp.plan import Transfer
 from services.erp.tryton_read import ASIDE_CODE, PAGE, Places
 from services.erp.tryton_write import Writer, by_place
-from services.outside import Away, Done, LockedOut, Message, Outcome, OutsideError, Refused
+from services.outside import Away, Done, Failed, LockedOut, Message, Outcome, OutsideError, Refused
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +124,10 @@ class Tryton:
             if plan.touches_what_is_aside(message.body) or (outcome is Done.BOOKED and lot in self._watch()):
                 lots[lot] = None
         for lot in lots:
-            self.protect(*lot)
+            try:
+                self.protect(*lot)
+            except (Refused, Failed) as error:  # all lots on hold are looked after again within a minute
+                log.warning("lot %s of %s: %s", lot[1], lot[0], error)
         yield from outcomes
         if stopped is not None:
             raise stopped

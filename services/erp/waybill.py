@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
+from services.outside import Away
 from waybill.v1 import (
     inventory_pb2,
     inventory_pb2_grpc,
@@ -41,6 +42,10 @@ class ApiRefused(Exception):
     def __init__(self, reason: str, message: str) -> None:
         self.reason = reason
         super().__init__(message)
+
+
+class ApiAway(ApiRefused, Away):
+    """Waybill's doors were away for longer than a call is tried again: nobody's fault, neither here nor there."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +136,8 @@ def refusal(error: grpc.RpcError) -> ApiRefused:
         info = ErrorInfo()
         if detail.Unpack(info):
             reason = info.reason or reason
-    return ApiRefused(reason, error.details() or reason)
+    kind = ApiAway if code in RETRIED else ApiRefused
+    return kind(reason, error.details() or reason)
 
 
 class Mappings:
