@@ -76,6 +76,7 @@ class Owners:
         self._timeout_s = settings.owner_timeout_s
         self._engine = reader(settings.url_text, connections=1)
         self._clock = clock
+        self._beats = 0
         self._seen: dict[int, tuple[int, int, float]] = {}  # shard: epoch, heartbeat, since when both stand still
         self._epochs: dict[int, int] = {}
         self._moved: set[str] = set()
@@ -90,6 +91,10 @@ class Owners:
             return []
         return [found for row in rows if (found := self._judge(row)).late_s > self._timeout_s]
 
+    def waiting(self) -> bool:
+        """Whether no heartbeat of any owner has been seen to move since we began to count."""
+        return self._beats == 0
+
     def moved(self) -> set[str]:
         """Nodes on which owners have taken their shards since this was last asked."""
         moved, self._moved = self._moved, set()
@@ -98,11 +103,13 @@ class Owners:
     def forget(self) -> None:
         """Count from now on: what carries the heartbeats was away."""
         self._seen.clear()
+        self._beats = 0
 
     def _judge(self, row: ShardOwner) -> Overdue:
         now = self._clock()
         epoch, heartbeat_us, since = self._seen.get(row.shard, (-1, 0, now))
         if (epoch, heartbeat_us) != (row.epoch, row.heartbeat_us):
+            self._beats += epoch != -1
             since = now
         self._seen[row.shard] = (row.epoch, row.heartbeat_us, since)
         if row.epoch != self._epochs.get(row.shard):

@@ -44,6 +44,7 @@ class Supervisor:
         self._due: dict[str, float] = {}
         self._down = False  # all of it was ended and has not been started again
         self._owners = owners.Owners(running.settings)
+        self._committer_ended = False  # because no heartbeat got through, and none has since
 
     def run(self) -> None:
         """Watch until `stopping` is set."""
@@ -67,7 +68,16 @@ class Supervisor:
         for number, door in list(self.running.doors.items()):
             if not door.alive():
                 self._mend(f"door {number}", partial(self.running.start_door, number))
-        for owner in self._owners.overdue():
+        overdue = self._owners.overdue()
+        if committer is not None and overdue and len(overdue) == self.running.settings.shards and not self._committer_ended:
+            # Nobody's heartbeat gets through: it is the committer that hangs, more likely than all owners. If not, they are next.
+            self._say("no heartbeat of any shard: the committer is ended")
+            committer.end(0, first=signal.SIGKILL)
+            self._committer_ended = True
+            self._owners.forget()
+            return
+        self._committer_ended = self._committer_ended and bool(overdue or self._owners.waiting())
+        for owner in overdue:
             self._say(f"shard {owner.shard}: no heartbeat for {owner.late_s:.0f} s")
             if not owner.end():
                 self._mend(f"shard {owner.shard}", partial(boot.ensure_shard, self.running, owner.shard))

@@ -10,6 +10,7 @@ recognised by (shard, sequence) or by its commit key. Where that fails too, the 
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections import deque
@@ -104,6 +105,13 @@ class GroupWriter:
         self._thread.join()
 
     def _run(self) -> None:
+        try:
+            self._work()
+        except BaseException:  # without its thread a writer would answer nobody, for ever: whoever watches the process starts another
+            log.critical("the writer cannot go on", exc_info=True)
+            os._exit(5)
+
+    def _work(self) -> None:
         while group := self._take():
             outcomes = self._write([payload for payload, _, _ in group])
             with self._changed:
@@ -134,8 +142,8 @@ class GroupWriter:
             if not idled and self._idle is not None and self._connection is not None:
                 try:
                     self._idle(self._connection)
-                except DBAPIError as error:
-                    log.error("between commits: %s", error)
+                except Exception as error:  # the driver's own errors too: a checkpoint speaks with it directly
+                    log.error("between commits: %r", error)
                     self._drop(suspect=True)
             idled = True
 

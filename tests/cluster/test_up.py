@@ -104,6 +104,28 @@ def test_a_dead_committer_is_started_again(waybill: Running, supervisor: Supervi
     assert waybill.committer.pid != before.pid
 
 
+def test_a_committer_that_hangs_is_ended_and_started_again(waybill: Running) -> None:
+    before = waybill.committer
+    if before is None:
+        return
+    settings = waybill.settings
+    waybill.settings = settings.model_copy(update={"owner_timeout_s": 3.5})
+    supervisor = Supervisor(waybill, say=lambda _text: None)
+    try:
+        supervisor.check()
+        os.kill(before.pid, signal.SIGSTOP)
+
+        def another() -> bool:
+            supervisor.check()
+            return waybill.committer is not None and waybill.committer.pid != before.pid
+
+        wait_until(another, "another committer")
+        assert not before.alive()
+    finally:
+        supervisor.close()
+        waybill.settings = settings
+
+
 def test_a_killed_shard_comes_back_as_a_new_owner_and_the_other_stays(waybill: Running) -> None:
     killed, other = shard_facts(waybill, 0), shard_facts(waybill, 1)
     os.kill(killed["pid"], signal.SIGKILL)

@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -75,9 +74,8 @@ class Island:
         command = ["ip", "netns", "exec", self._cable.name, sys.executable, "-m", "ray.scripts.scripts", "start"]
         command += ["--address", self._gcs_address, "--node-ip-address", THERE, "--num-cpus", "2", "--block"]
         command += ["--object-store-memory", str(100 << 20)]
-        environment: dict[str, Any] = {**os.environ, "RAY_AUTH_MODE": "token"}
         with open(self._log, "ab") as log:
-            subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env=environment)
+            subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         deadline = time.monotonic() + JOIN_S
         while not self.node_id():
             if time.monotonic() > deadline:
