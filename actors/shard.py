@@ -325,8 +325,8 @@ class Shard:
                 with reachable():
                     self._recover(owner.journal_head)
                 return
-            except Unavailable as error:
-                log.warning("shard %d cannot start yet: %s", self.number, error)
+            except (Unavailable, TimeoutError) as error:
+                log.warning("shard %d cannot start yet: %r", self.number, error)
                 time.sleep(TAKE_OVER_AGAIN_S)
 
     def _ready(self) -> None:
