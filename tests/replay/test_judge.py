@@ -15,7 +15,12 @@ from actors.rules.quality import MetricSettings, QualitySettings
 from actors.rules.readings import FOREVER_US, LATITUDE, LONGITUDE, Batch
 from actors.tags import whole
 from actors.tags.carriers import Rulebook
-from cluster.replay import judge
+from cluster.archive.filesystem import Place
+from cluster.replay import judge, result
+from cluster.replay.jobs import Request, judge_part
+from tests.replay.made import profile as made_profile
+from tests.replay.made import simulate, write
+from tests.replay.test_whatif import WARM
 
 MINUTE_US = 60_000_000
 BEGIN_US = 1_740_000_000_000_000
@@ -117,3 +122,11 @@ def alone(
     mkt_c = mkt.trailing_mkt_c(usable.sensed_us[held], usable.values[0][held], at, until_us - begin_us, gap_us, begin_us)[0]
     assert until_us < FOREVER_US
     return found, sums, float(mkt_c)
+
+
+def test_of_a_part_that_has_none_of_the_asked_shipments_nothing_is_judged(tmp_path: Any) -> None:
+    parts = write(Place.of(tmp_path), [simulate(random.Random(1), number) for number in range(3)], made_profile(60, WARM), ())
+    counts = judge_part(parts[0], Request(result.VERIFY, shipment_ids=("another",)), Place.of(tmp_path / "none"))
+    assert counts == {"parts": 1, "shipments": 0}
+    counts = judge_part(parts[0], Request(result.WHAT_IF, ("s-0001",), rules={"ignore_us": 0}), Place.of(tmp_path / "one"))
+    assert (counts["shipments"], counts["custodies"], counts["differences"]) == (1, 1, 0)
