@@ -101,8 +101,8 @@ CASES: dict[str, Case] = {
         "Replay of an archive from Parquet",
         "bench.replay",
         "replay",
-        "Journeys of 1,000 minutes, 10 tags a shipment: quality tests, three limits, MKT, a geofence; what is recorded is compared with what "
-        "the rules give. Peers judge the same readings from Parquet on a prefix of the first part, and agree event for event.",
+        "Journeys of 1,000 minutes, 10 tags a shipment: quality tests, three limits, MKT, a geofence; what is recorded is compared with "
+        "what the rules give. Peers judge the same readings from Parquet on a prefix of the first part, and agree event for event.",
         1800,
     ),
 }

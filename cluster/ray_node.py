@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import grpc
 import psutil
@@ -115,17 +116,18 @@ def start_spare(node_ids: Collection[str] | None = None) -> None:
     from ray.core.generated import node_manager_pb2, node_manager_pb2_grpc
     from ray.core.generated.runtime_environment_pb2 import RuntimeEnvInfo
 
+    messages: Any = node_manager_pb2  # Ray's generated modules say nothing of their types
+    stub: Any = node_manager_pb2_grpc.NodeManagerServiceStub
+    nodes: Any = ray.nodes
     job_id = bytes.fromhex(ray.get_runtime_context().get_job_id())
-    request = node_manager_pb2.PrestartWorkersRequest(
-        num_workers=1, job_id=job_id, runtime_env_info=RuntimeEnvInfo(serialized_runtime_env="{}")
-    )
-    for node in ray.nodes():
+    request = messages.PrestartWorkersRequest(num_workers=1, job_id=job_id, runtime_env_info=RuntimeEnvInfo(serialized_runtime_env="{}"))
+    for node in nodes():
         if not node["Alive"] or (node_ids is not None and node["NodeID"] not in node_ids):
             continue
         where = f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}"
         try:
             with init_grpc_channel(where, [("grpc.enable_http_proxy", 0)]) as channel:
-                node_manager_pb2_grpc.NodeManagerServiceStub(channel).PrestartWorkers(request, timeout=SPARE_S)
+                stub(channel).PrestartWorkers(request, timeout=SPARE_S)
         except grpc.RpcError as error:
             log.warning("node %s keeps no spare process: %s", node["NodeID"], error)
 
