@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
+from google.protobuf import descriptor_pool
 from google.rpc.error_details_pb2 import ErrorInfo
 
+from services.door import SERVICES
 from services.status import DOMAIN, TABLE
 from waybill.v1 import tag_pb2, tag_pb2_grpc
 
@@ -49,6 +51,24 @@ def test_the_pages_reader_of_errors_names_reason_field_and_rule(channel: grpc.Ch
     with pytest.raises(grpc.RpcError) as error:
         tag_pb2_grpc.TagServiceStub(channel).GetTag(tag_pb2.GetTagRequest(), timeout=30)
     assert names["explain"](error.value) == "INVALID_ARGUMENT INVALID_ARGUMENT: tag_id: must be given"
+
+
+def test_the_page_names_every_call_and_which_side_streams() -> None:
+    section = PAGE.split("## Every call")[1].split("\n## ")[0]
+    named = {
+        service: dict(re.findall(r"`(\w+)`( [↑↓]+)?", calls))
+        for service, calls in re.findall(r"^\| `(\w+)` \| (.*) \|$", section, re.MULTILINE)
+    }
+    contract = [descriptor_pool.Default().FindServiceByName(service) for service in SERVICES]
+    assert named == {
+        service.name: {
+            method.name: (" " if method.client_streaming or method.server_streaming else "")
+            + "↑" * method.client_streaming
+            + "↓" * method.server_streaming
+            for method in service.methods
+        }
+        for service in contract
+    }
 
 
 def test_the_pages_table_of_errors_is_the_table_that_is_applied() -> None:
