@@ -21,7 +21,7 @@ from waybill.v1 import inventory_pb2, shipment_pb2
 
 pytestmark = pytest.mark.parametrize("waybill", ["sqlite"], indirect=True, scope="session")
 
-SOON_S = 10.0
+SOON_S = 30.0
 WARM_C, COLD_C = 12.0, 5.0
 
 
