@@ -109,6 +109,8 @@ class TestWithEverythingRunning:
         assert verdict.clean, verdict
         assert "another-secret" not in outside.log()
         assert PASSWORD not in outside.log()
+        admin.call("model.res.user.write", [user], {"password": PASSWORD})
+        outside.password(PASSWORD)
 
     def test_a_tryton_that_hangs_loses_and_doubles_nothing(
         self, waybill: Running, outside: Outside, own_erp: TrytonServer, storeman: Storeman
