@@ -174,7 +174,7 @@ class _Batch:
         # Nothing refuses it from here on.
         self.book.take(found.legs)
         self.goods.keep(lot_id, one, pieces, found)
-        self.units.move(movement, found, aboard)
+        self.units.move(movement, self.book, aboard)
         body = self._record(one, movement, item.item_id, item.unit, found)
         self.before[one["key"]] = (one["digest"], body)
         return {"movement": body, "repeated": False}

@@ -1,6 +1,6 @@
 """What a batch of movements needs to know of shipments and handling units, and what it changes there.
 
-What a shipment carries is in `handling_unit_lot`, by its own papers or by what was shipped onto it. Shipping adds, receiving takes off.
+What a shipment carries is in `handling_unit_lot`, by its own papers or by what was shipped onto it, whichever is more. Receiving takes off.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from actors.journal.stock_goods import units_of
 from actors.journal.tables import HandlingUnit, HandlingUnitLot, Item, Shipment
 from actors.rules import stock
 from actors.rules.errors import FailedPrecondition, InvalidArgument, NotFound
-from actors.rules.stock import IN_TRANSIT, Book, Found, Line, Movement
+from actors.rules.stock import IN_TRANSIT, Book, Line, Movement
 
 UNIT, UNIT_LOT, SHIPMENT, ITEM = (rows.table_of(model) for model in (HandlingUnit, HandlingUnitLot, Shipment, Item))
 
@@ -111,13 +111,16 @@ class Units:
 
     # ------------------------------------------------------------ changes
 
-    def move(self, movement: Movement, found: Found, aboard: Sequence[tuple[Line, Decimal]]) -> None:
-        """What a movement that was taken does to units and their contents."""
+    def move(self, movement: Movement, book: Book, aboard: Sequence[tuple[Line, Decimal]]) -> None:
+        """What a movement that was taken (and is in the book) does to units and their contents."""
         if movement.kind == "SHIP" and movement.shipment_id:
             unit_id = movement.to_handling_unit_id or movement.handling_unit_id
             self._put(unit_id, f"shipment/{movement.shipment_id}")
-            before = self._base(unit_id, movement.lot_id) if (unit_id, movement.lot_id) in self._carried else stock.ZERO
-            self._carry(unit_id, movement.lot_id, before + movement.quantity)
+            # Papers that were written beforehand say what is to be shipped: shipping it does not make it more.
+            papers = self._base(unit_id, movement.lot_id) if (unit_id, movement.lot_id) in self._carried else stock.ZERO
+            mine = (movement.lot_id, unit_id, movement.shipment_id)
+            shipped = (amount for line, amount in book.lines.items() if (line.lot_id, line.handling_unit_id, line.shipment_id) == mine)
+            self._carry(unit_id, movement.lot_id, max(papers, sum(shipped, stock.ZERO)))
         elif movement.kind == "RECEIVE":
             left = movement.quantity + movement.damaged
             for line, carried in aboard:

@@ -190,6 +190,10 @@ class Book:
         """The hold that keeps goods on this line from going out."""
         return next((block for block in self.blocks.get(line.lot_id, ()) if block.blocks(line)), None)
 
+    def kept_apart(self, line: Line) -> Line:
+        """The line that goods under a hold come onto: HELD in a place that was released, for they are not what was released there."""
+        return line._replace(status=HELD) if self.blocks.get(line.lot_id) and self.block(line) is None else line
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -209,7 +213,7 @@ def decide(movement: Movement, book: Book, *, as_of: Decimal = ZERO, aboard: Seq
     status = _status(movement)
     here = Line(movement.warehouse_id, movement.zone_id, movement.lot_id, movement.handling_unit_id, "", status)
     if movement.kind == "RECEIVE":
-        return _receive(movement, aboard)
+        return _receive(movement, book, aboard)
     if status == IN_TRANSIT:
         here = here._replace(zone_id="", shipment_id=movement.shipment_id)
     if movement.kind == "COUNT":
@@ -217,7 +221,7 @@ def decide(movement: Movement, book: Book, *, as_of: Decimal = ZERO, aboard: Seq
     elif movement.kind == "ADJUST":
         found = Found((Leg(here, movement.quantity),))
     else:
-        found = Found((Leg(here, -movement.quantity), *_target(movement, here)))
+        found = Found((Leg(here, -movement.quantity), *_target(movement, here, book)))
     if movement.kind in CHECKS_HOLDS:
         _may_go_out(movement, book, here)
     for line, more in found.legs:
@@ -239,7 +243,7 @@ def _status(movement: Movement) -> str:
     return status
 
 
-def _target(movement: Movement, here: Line) -> tuple[Leg, ...]:
+def _target(movement: Movement, here: Line, book: Book) -> tuple[Leg, ...]:
     if movement.kind == "SCRAP":
         return ()
     if movement.kind == "SHIP":
@@ -249,6 +253,7 @@ def _target(movement: Movement, here: Line) -> tuple[Leg, ...]:
         there = Line(here.warehouse_id, "", here.lot_id, unit, movement.shipment_id, IN_TRANSIT)
     elif movement.kind == "PUT_AWAY":
         there = here._replace(zone_id=movement.to_zone_id, handling_unit_id=movement.to_handling_unit_id)
+        there = book.kept_apart(there) if book.block(here) is not None else there
     else:
         there = here._replace(status=TARGETS[movement.kind])
         if movement.kind == "PICK":
@@ -259,7 +264,7 @@ def _target(movement: Movement, here: Line) -> tuple[Leg, ...]:
     return (Leg(there, movement.quantity),)
 
 
-def _receive(movement: Movement, aboard: Sequence[tuple[Line, Decimal]]) -> Found:
+def _receive(movement: Movement, book: Book, aboard: Sequence[tuple[Line, Decimal]]) -> Found:
     arrived = movement.quantity + movement.damaged
     legs = []
     left = arrived
@@ -270,8 +275,13 @@ def _receive(movement: Movement, aboard: Sequence[tuple[Line, Decimal]]) -> Foun
         left -= taken
     expected = sum((carried for _, carried in aboard), ZERO)
     unit = movement.to_handling_unit_id
-    good = Line(movement.warehouse_id, movement.zone_id, movement.lot_id, unit, "", FREE)
-    legs += [Leg(good, movement.quantity), Leg(good._replace(status=HELD), movement.damaged)]
+    place = Line(movement.warehouse_id, movement.zone_id, movement.lot_id, unit, "", FREE)
+    released = bool(aboard) and all(book.block(line) is None for line, _ in aboard)
+    good = place if released else book.kept_apart(place)
+    if good.status == HELD:
+        legs.append(Leg(good, arrived))
+    else:
+        legs += [Leg(good, movement.quantity), Leg(good._replace(status=HELD), movement.damaged)]
     return Found(_only(legs), max(expected - arrived, ZERO), max(arrived - expected, ZERO) if movement.shipment_id else ZERO)
 
 

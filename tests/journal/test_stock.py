@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import Any
 
@@ -11,8 +12,9 @@ from sqlmodel import Session
 
 from actors.inventory import read
 from actors.journal import outbox, rows
+from actors.journal.database import writer
 from actors.journal.prepared import CommitResult, HoldAct, PreparedCommit, StockWork
-from actors.journal.store import Store
+from actors.journal.store import Store, open_store
 from actors.journal.tables import (
     Event,
     Excursion,
@@ -178,6 +180,22 @@ def test_goods_shipped_from_one_warehouse_are_received_in_another_with_short_ove
     assert world.all(HandlingUnitLot) == []
 
 
+def test_shipping_what_the_papers_announce_does_not_make_it_more(world: World) -> None:
+    world.commit(
+        inserts=[
+            Lot(lot_id="IT/L1", item_id="IT", lot_number="L1"), HandlingUnit(handling_unit_id="U", carrier="shipment/S"),
+            HandlingUnitLot(handling_unit_id="U", lot_id="IT/L1", quantity=Decimal(1), unit="BX"),
+        ]
+    )  # fmt: skip
+    world.move("RECEIVE", "r", "20")
+    for key, quantity, carried in (("s1", "5", 12), ("s2", "7", 12), ("s3", "2", 14)):
+        world.move("SHIP", key, quantity, status="FREE", shipment_id="S", to_handling_unit_id="U")
+        assert [unit.quantity for unit in world.all(HandlingUnitLot)] == [carried]
+    [told] = world.tell({"kind": "RECEIVE", "key": "d", "quantity": "14", "shipment_id": "S", "zone_id": "IN"}, warehouse_id="D")
+    assert (told["movement"]["short"], told["movement"]["over"]) == ("0", "0")
+    assert world.stock() == {("W", "A", "", "FREE"): 6, ("D", "IN", "", "FREE"): 14}
+
+
 def test_a_delivery_from_outside_is_received_by_its_papers(world: World) -> None:
     world.commit(
         inserts=[
@@ -228,6 +246,38 @@ def test_a_lot_that_arrives_during_an_excursion_is_touched_too(world: World) -> 
     assert [hold.lot_id for hold in world.all(Hold)] == ["IT/L1"]
 
 
+def test_an_arrival_waits_for_no_other_lot_of_the_excursion(world: World) -> None:
+    if world.store.engine.dialect.name == "sqlite":
+        pytest.skip("SQLite has one writer")
+    world.move("RECEIVE", "r", "5", at_us=NOW_US - 2 * HOUR_US)
+    world.move("RECEIVE", "q", "1", lot_number="L2", zone_id="B", at_us=NOW_US - 2 * HOUR_US)
+    world.excursion()
+    engine = writer(world.store.url)
+    with engine.connect() as other, other.begin():
+        other.execute(select(Lot.lot_id).where(Lot.lot_id == "IT/L1").with_for_update())  # type: ignore[call-overload]
+        world.move("RECEIVE", "more", "5", lot_number="L2")
+    engine.dispose()
+    assert sorted(hold.lot_id for hold in world.all(Hold)) == ["IT/L1", "IT/L2"]
+
+
+def test_a_piece_does_not_come_into_two_warehouses_at_once(world: World) -> None:
+    if world.store.engine.dialect.name == "sqlite":
+        pytest.skip("SQLite has one writer")
+    other = open_store(world.store.url)
+
+    def receive(store: Store, warehouse_id: str, zone_id: str, number: int) -> bool:
+        told = {"kind": "RECEIVE", "key": f"r{number}", "quantity": "1", "item_id": "IT", "lot_number": warehouse_id, "zone_id": zone_id}
+        work = StockWork(warehouse_id, [read({**told, "serials": [f"s{number}"]}, warehouse_id)], False)
+        [answer] = store.commit(PreparedCommit(shard=0, epoch=world.owner.epoch, now_us=NOW_US, stock=work)).result(20).stock
+        return "movement" in answer
+
+    with ThreadPoolExecutor(2) as pool:
+        for number in range(40):
+            here, there = pool.submit(receive, world.store, "W", "A", number), pool.submit(receive, other, "D", "IN", number)
+            assert here.result() != there.result()
+    other.close()
+
+
 def test_a_late_excursion_of_a_shipment_reaches_lots_that_were_received_from_it(world: World) -> None:
     world.move("RECEIVE", "r", "5", at_us=NOW_US - 9 * HOUR_US)
     world.move("SHIP", "s", "5", status="FREE", shipment_id="S", to_handling_unit_id="PAL", at_us=NOW_US - 8 * HOUR_US)
@@ -238,8 +288,26 @@ def test_a_late_excursion_of_a_shipment_reaches_lots_that_were_received_from_it(
         world.tell({"kind": "PICK", "key": "k", "quantity": "1", "zone_id": "IN"}, warehouse_id="D", whole=True)
 
 
-def decide(world: World, action: str, etag: int, **more: Any) -> None:
-    [hold] = world.all(Hold)
+def test_a_late_excursion_reaches_what_was_received_by_papers_alone(world: World) -> None:
+    world.commit(
+        inserts=[
+            Lot(lot_id="IT/L1", item_id="IT", lot_number="L1"), Lot(lot_id="IT/L2", item_id="IT", lot_number="L2"),
+            HandlingUnit(handling_unit_id="U", carrier="shipment/S"), HandlingUnit(handling_unit_id="V", carrier="shipment/S"),
+            HandlingUnitLot(handling_unit_id="U", lot_id="IT/L1", quantity=Decimal(5), unit="EA"),
+            HandlingUnitLot(handling_unit_id="V", lot_id="IT/L2", quantity=Decimal(5), unit="EA"),
+        ]
+    )  # fmt: skip
+    for lot, unit in (("L1", "U"), ("L2", "V")):
+        world.move("RECEIVE", lot, "5", lot_number=lot, shipment_id="S", handling_unit_id=unit, at_us=NOW_US - HOUR_US // 4)
+    facts = {"carrier": "shipment/S", "cause": "late", "state": "ENDED", "ended_us": NOW_US - HOUR_US // 2}
+    world.excursion(1, handling_unit_id="U", **facts)
+    assert [hold.lot_id for hold in world.all(Hold)] == ["IT/L1"]
+    world.excursion(2, **facts)
+    assert sorted(hold.lot_id for hold in world.all(Hold)) == ["IT/L1", "IT/L2"]
+
+
+def decide(world: World, action: str, etag: int, *, ordinal: int = 1, **more: Any) -> None:
+    [hold] = [one for one in world.all(Hold) if one.ordinal == ordinal]
     world.commit(hold_acts=[HoldAct(action, "ann", world.now_us, "tested", hold_id=hold.hold_id, etag=etag, **more)])
 
 
@@ -286,12 +354,37 @@ def test_a_partial_release_frees_its_places_alone(world: World) -> None:
         world.move("PICK", "k2", "1")
 
 
+def test_what_comes_into_a_released_place_from_elsewhere_is_held_there(world: World) -> None:
+    world.move("RECEIVE", "r", "5", at_us=NOW_US - 2 * HOUR_US)
+    world.move("RECEIVE", "b", "5", zone_id="B", at_us=NOW_US - 2 * HOUR_US)
+    world.excursion()
+    decide(world, "partially_release", 1, places=[{"handling_unit_id": "", "warehouse_id": "W", "zone_id": "B"}])
+    world.move("PUT_AWAY", "p", "2", to_zone_id="B")
+    world.move("RECEIVE", "more", "1", zone_id="B")
+    assert world.stock() == {("W", "A", "", "FREE"): 3, ("W", "B", "", "FREE"): 5, ("W", "B", "", "HELD"): 3}
+    with pytest.raises(FailedPrecondition, match="takes 6 where there are 5"):
+        world.move("PICK", "k", "6", zone_id="B")
+    world.move("RELEASE", "f", "3", zone_id="B")  # once a person says so
+    world.move("PICK", "k", "6", zone_id="B")
+
+
 def test_an_excursion_that_no_decision_knew_of_places_the_next_hold(world: World) -> None:
     world.move("RECEIVE", "r", "5", at_us=NOW_US - 2 * HOUR_US)
     world.excursion(1)
     decide(world, "release", 1)
     world.excursion(2)
     assert sorted((hold.ordinal, hold.state) for hold in world.all(Hold)) == [(1, "RELEASED"), (2, "ACTIVE")]
+
+
+def test_a_late_revision_reopens_the_decision_that_was_about_it_though_others_followed(world: World) -> None:
+    world.move("RECEIVE", "r", "5", at_us=NOW_US - 2 * HOUR_US)
+    for number in (1, 2):
+        world.excursion(number, state="ENDED", ended_us=NOW_US - HOUR_US // 2)
+        decide(world, "release", 1, ordinal=number)
+    world.excursion(1, state="ENDED", ended_us=NOW_US - HOUR_US // 4, cause="late", violation_us=9)
+    assert sorted((hold.ordinal, hold.state, hold.reopened) for hold in world.all(Hold)) == [(1, "ACTIVE", 1), (2, "RELEASED", 0)]
+    world.excursion(3)  # joins the hold that is open, though a newer one was decided
+    assert sorted((hold.ordinal, hold.state) for hold in world.all(Hold)) == [(1, "ACTIVE"), (2, "RELEASED")]
 
 
 # ---------------------------------------------------------------- outbox

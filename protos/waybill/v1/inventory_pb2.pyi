@@ -44,7 +44,7 @@ class _MovementKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Movement
     """To PICKED, from `status` RESERVED or FREE (absent: FREE); with `to_zone_id` into that zone, with `to_handling_unit_id` onto that unit."""
     MOVEMENT_KIND_SHIP: _MovementKind.ValueType  # 6
     """Out of the warehouse, from `status` PICKED, RESERVED or FREE (absent: PICKED). With `shipment_id`: IN_TRANSIT on that shipment's `to_handling_unit_id` (absent: `handling_unit_id`); a unit that nobody has named before is made and rides on the
-    shipment from then on. Without: the goods are gone.
+    shipment from then on. Where the shipment's papers announce the lot on that unit, they stay as they are until more than that is shipped. Without: the goods are gone.
     """
     MOVEMENT_KIND_ADJUST: _MovementKind.ValueType  # 7
     """More or less, by `quantity` with sign, in `status` (absent: FREE), for a `reason`. With `shipment_id` and status IN_TRANSIT: settles what was short."""
@@ -76,7 +76,7 @@ MOVEMENT_KIND_PICK: MovementKind.ValueType  # 5
 """To PICKED, from `status` RESERVED or FREE (absent: FREE); with `to_zone_id` into that zone, with `to_handling_unit_id` onto that unit."""
 MOVEMENT_KIND_SHIP: MovementKind.ValueType  # 6
 """Out of the warehouse, from `status` PICKED, RESERVED or FREE (absent: PICKED). With `shipment_id`: IN_TRANSIT on that shipment's `to_handling_unit_id` (absent: `handling_unit_id`); a unit that nobody has named before is made and rides on the
-shipment from then on. Without: the goods are gone.
+shipment from then on. Where the shipment's papers announce the lot on that unit, they stay as they are until more than that is shipped. Without: the goods are gone.
 """
 MOVEMENT_KIND_ADJUST: MovementKind.ValueType  # 7
 """More or less, by `quantity` with sign, in `status` (absent: FREE), for a `reason`. With `shipment_id` and status IN_TRANSIT: settles what was short."""
@@ -187,7 +187,7 @@ class _HoldDecisionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HoldDeci
     HOLD_DECISION_UNSPECIFIED: _HoldDecision.ValueType  # 0
     HOLD_DECISION_RELEASE: _HoldDecision.ValueType  # 1
     HOLD_DECISION_PARTIALLY_RELEASE: _HoldDecision.ValueType  # 2
-    """`places` are released, the rest stays blocked."""
+    """`places` are released, the rest stays blocked. What is put away or received into a released place from elsewhere comes in as HELD, for it is not what was released: a RELEASE movement frees it."""
     HOLD_DECISION_REJECT: _HoldDecision.ValueType  # 3
 
 class HoldDecision(_HoldDecision, metaclass=_HoldDecisionEnumTypeWrapper):
@@ -196,7 +196,7 @@ class HoldDecision(_HoldDecision, metaclass=_HoldDecisionEnumTypeWrapper):
 HOLD_DECISION_UNSPECIFIED: HoldDecision.ValueType  # 0
 HOLD_DECISION_RELEASE: HoldDecision.ValueType  # 1
 HOLD_DECISION_PARTIALLY_RELEASE: HoldDecision.ValueType  # 2
-"""`places` are released, the rest stays blocked."""
+"""`places` are released, the rest stays blocked. What is put away or received into a released place from elsewhere comes in as HELD, for it is not what was released: a RELEASE movement frees it."""
 HOLD_DECISION_REJECT: HoldDecision.ValueType  # 3
 Global___HoldDecision: _TypeAlias = HoldDecision  # noqa: Y015
 
@@ -1343,7 +1343,10 @@ Global___HoldExcursion: _TypeAlias = HoldExcursion  # noqa: Y015
 
 @_typing.final
 class HoldPlace(_message.Message):
-    """A place of a lot: a handling unit wherever it is, or what is loose in a zone (all of the warehouse where the zone is empty)."""
+    """A place of a lot: a handling unit wherever it is, or what is loose in a zone (all of the warehouse where the zone is empty).
+    Where a part of a lot is: on a handling unit, wherever that goes, or loose in a warehouse. Exactly one of `handling_unit_id`, `warehouse_id` is given. What is released in a zone is released there: goods that are picked onto a unit
+    or into another zone are released when that place is, too; a SHIP straight from the zone needs no more.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1353,6 +1356,7 @@ class HoldPlace(_message.Message):
     handling_unit_id: _builtins.str
     warehouse_id: _builtins.str
     zone_id: _builtins.str
+    """Absent: loose goods in all zones of the warehouse."""
     def __init__(
         self,
         *,
