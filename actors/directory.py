@@ -13,6 +13,7 @@ from zlib import crc32
 import ray
 
 from actors.rules.errors import Unavailable
+from actors.rules.readings import concatenate_flagged
 
 
 def shard_of(identity: str, shards: int) -> int:
@@ -124,8 +125,13 @@ class SensorTag(_Handle):
         return cast("dict[str, Any]", self.query("tag.twin", tag_id=self.id))
 
     def series(self, from_us: int = 0, until_us: int = 1 << 61) -> Any:
-        """Its accepted readings and their flags: (batch, flags)."""
-        return self.query("tag.series", tag_id=self.id, from_us=from_us, until_us=until_us)
+        """Its accepted readings and their flags: (batch, flags). They come in calls of bounded size."""
+        parts = []
+        start: int | None = from_us
+        while start is not None:
+            batch, flags, start = self.query("tag.series", tag_id=self.id, from_us=start, until_us=until_us)
+            parts.append((batch, flags))
+        return concatenate_flagged(parts)
 
     def register(self, **settings: Any) -> Any:
         """Register it, or repeat that."""

@@ -74,6 +74,10 @@ class Reads(Protocol):
         """All accepted readings of the tags with from_us <= sensed_us < until_us that the journal holds: (position in `tags`, rows)."""
         ...
 
+    def portion(self, tag: int, from_us: int, until_us: int, readings: int) -> int:
+        """A time after from_us, at most until_us: up to it the journal holds about `readings` of the tag at most."""
+        ...
+
     def custodies(self, tag_id: str) -> list[Custody]:
         """The tag's custodies, by start."""
         ...

@@ -51,6 +51,9 @@ class _Nothing:
         batch = self.written[0]
         return np.zeros(len(batch), np.int32), batch
 
+    def portion(self, tag: int, from_us: int, until_us: int, readings: int) -> int:
+        return until_us
+
     def tag(self, tag_id: str) -> None:
         return None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
@@ -15,6 +15,7 @@ from sqlmodel import Session
 from actors.directory import shard_of
 from actors.journal.queries_business import reading
 from actors.rules.errors import Unavailable
+from actors.rules.readings import FOREVER_US, U1, Batch, concatenate_flagged
 from services.shards import Shards, ask, now_us
 
 P = ParamSpec("P")
@@ -60,6 +61,19 @@ class Backend:
     async def query(self, identity: str, name: str, arguments: Mapping[str, Any], context: Context) -> Any:
         """Ask the shard that `identity` lives in, after all that was acknowledged before. Raises DomainError, TimeoutError."""
         return await ask(self.shards, self.shard_of(identity), "query", name, dict(arguments), remaining_s=left(context))
+
+    async def series_parts(
+        self, tag_id: str, from_us: int | None, until_us: int | None, context: Context
+    ) -> AsyncIterator[tuple[Batch, U1]]:
+        """A tag's readings of [from_us, until_us) in judging order with their flags, in parts of bounded size; None: no bound."""
+        asked: dict[str, Any] = {"tag_id": tag_id, "from_us": from_us or 0, "until_us": until_us or FOREVER_US}
+        while asked["from_us"] is not None:
+            batch, flags, asked["from_us"] = await self.query(tag_id, "tag.series", asked, context)
+            yield batch, flags
+
+    async def series(self, tag_id: str, from_us: int | None, until_us: int | None, context: Context) -> tuple[Batch, U1]:
+        """As `series_parts`, as one."""
+        return concatenate_flagged([part async for part in self.series_parts(tag_id, from_us, until_us, context)])
 
     async def read(self, function: Callable[Concatenate[Session, P], R], *arguments: P.args, **named: P.kwargs) -> R:
         """Call `function(session, ...)` on one state of the database. Raises Unavailable where the database is away."""

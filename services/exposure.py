@@ -19,7 +19,7 @@ from actors.journal.tables import Custody, Excursion
 from actors.rules import mkt, windows
 from actors.rules.plan import Plan, ProfileInForce
 from actors.rules.profiles import SEVERITIES, Limit
-from actors.rules.readings import CODE, FOREVER_US, Batch
+from actors.rules.readings import CODE, Batch
 from services import check, records
 from services.backend import Backend, Context
 from services.carriers import ask_all
@@ -83,8 +83,7 @@ async def of_carrier(backend: Backend, carrier: str, context: Context) -> exposu
 
 async def ride(backend: Backend, custody: Custody, context: Context) -> Ride:
     """A custody with its readings."""
-    asked = {"tag_id": custody.tag_id, "from_us": custody.from_us, "until_us": custody.until_us or FOREVER_US}
-    batch, flags = await backend.query(custody.tag_id, "tag.series", asked, context)
+    batch, flags = await backend.series(custody.tag_id, custody.from_us, custody.until_us, context)
     row = batch.codes.index(CODE["temperature_c"]) if CODE["temperature_c"] in batch.codes else None
     values = np.full(len(batch), np.nan) if row is None else np.where(flags[row] == common_pb2.QUALITY_FLAG_FAIL, np.nan, batch.values[row])
     return Ride(custody, batch, values, flags)

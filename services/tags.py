@@ -26,7 +26,6 @@ CORRECTABLE = ("from_time", "until_time", "retracted")
 SILENT_AFTER = 3
 """A silence is longer than so many usual intervals (handbook 4)."""
 MISSING_SHOWN = 100
-DAY_US = 86_400_000_000
 
 NUMBERS = (
     "fail_low", "fail_high", "suspect_low", "suspect_high", "spike_suspect", "spike_fail",
@@ -117,7 +116,7 @@ class Tags(tag_pb2_grpc.TagServiceServicer):
         from_us, until_us = check.interval_us(request)
         page = Page(request, (int,))
         twin = await self._backend.query(tag_id, "tag.twin", {"tag_id": tag_id}, context)
-        batch, _ = await self._series(tag_id, from_us or 0, until_us or FOREVER_US, context)
+        batch, _ = await self._backend.series(tag_id, from_us, until_us, context)
         if request.HasField("longer_than_s"):
             if request.longer_than_s <= 0:
                 raise InvalidArgument("must be above 0", field="longer_than_s", value=request.longer_than_s)
@@ -149,7 +148,7 @@ class Tags(tag_pb2_grpc.TagServiceServicer):
         from_us, until_us = min(row.sensed_us for row in shown), max(row.sensed_us for row in shown) + 1
         if any(row.reading_sequence >= 0 for row in shown):  # the one that was kept may have any time
             from_us, until_us = 0, FOREVER_US
-        batch, _ = await self._series(tag.tag_id, from_us, until_us, context)
+        batch, _ = await self._backend.series(tag.tag_id, from_us, until_us, context)
         return tag_pb2.ListConflictsResponse(conflicts=[conflict_message(row, batch) for row in shown], next_page_token=token)
 
     async def GetCompleteness(self, request: tag_pb2.GetCompletenessRequest, context: Context) -> tag_pb2.GetCompletenessResponse:
@@ -160,7 +159,7 @@ class Tags(tag_pb2_grpc.TagServiceServicer):
             custodies = [row for row in custodies if row.custody_id == request.custody_id]
             if not custodies:
                 raise NotFound("the tag has no such custody", field="custody_id", value=request.custody_id)
-        batch, _ = await self._series(tag.tag_id, 0, FOREVER_US, context)
+        batch, _ = await self._backend.series(tag.tag_id, None, None, context)
         outside = np.ones(len(batch), np.bool_)
         rows: list[tag_pb2.Completeness] = []
         for custody in custodies:
@@ -229,28 +228,20 @@ class Tags(tag_pb2_grpc.TagServiceServicer):
     async def _all_custodies(self, tag_id: str) -> list[Custody]:
         return await self._backend.read(queries.tag_custodies, tag_id, limit=100_000)
 
-    async def _series(self, tag_id: str, from_us: int, until_us: int, context: Context) -> tuple[Batch, Any]:
-        found: tuple[Batch, Any] = await self._backend.query(
-            tag_id, "tag.series", {"tag_id": tag_id, "from_us": from_us, "until_us": until_us}, context
-        )
-        return found
-
     async def _newest_flags(self, tag_id: str, twin: Mapping[str, Any], context: Context) -> dict[str, int]:
         """QARTOD flag of the newest value of each metric; without quality settings none is evaluated."""
         row = await self._backend.read(queries.tag, tag_id)
         if row is None or row.quality is None or not twin["values"]:
             return {}
-        metrics = row.quality.get("metrics", {}).values()
-        back_us = max([metric.get(name) or 0 for metric in metrics for name in ("flat_suspect_us", "flat_fail_us")] + [DAY_US])
-        oldest_us = min(last["sensed_us"] for last in twin["values"].values())
-        batch, flags = await self._series(tag_id, oldest_us - back_us, FOREVER_US, context)
         found: dict[str, int] = {}
-        for name in twin["values"]:
-            if CODE[name] in batch.codes:
-                k = batch.codes.index(CODE[name])
-                there = np.flatnonzero(~np.isnan(batch.values[k]))
-                if len(there):
-                    found[name] = int(flags[k, there[-1]])
+        for at_us in sorted({last["sensed_us"] for last in twin["values"].values()}):
+            batch, flags = await self._backend.series(tag_id, at_us, at_us + 1, context)
+            for name, last in twin["values"].items():
+                if last["sensed_us"] == at_us and CODE[name] in batch.codes:
+                    k = batch.codes.index(CODE[name])
+                    there = np.flatnonzero(~np.isnan(batch.values[k]))
+                    if len(there):
+                        found[name] = int(flags[k, there[-1]])
         return found
 
 

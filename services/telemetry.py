@@ -182,16 +182,15 @@ class Telemetry(telemetry_pb2_grpc.TelemetryServiceServicer):
     async def _series(
         self, tag_id: str, from_us: int | None, until_us: int | None, codes: tuple[int, ...], context: Context
     ) -> AsyncIterator[telemetry_pb2.SeriesColumns]:
-        asked = {"tag_id": tag_id, "from_us": from_us or 0, "until_us": until_us or FOREVER_US}
-        batch, flags = await self._backend.query(tag_id, "tag.series", asked, context)
-        kept = [k for k, code in enumerate(batch.codes) if code in codes]
-        values, flags = batch.values[kept], flags[kept]
-        some = ~np.isnan(values).all(axis=0) if kept else np.zeros(len(batch), np.bool_)
-        chosen = readings.Batch(batch.tag, batch.sensed_us, batch.boot, batch.sequence, tuple(batch.codes[k] for k in kept), values)
-        rows = np.flatnonzero(some)
-        for start in range(0, len(rows), SERIES_ROWS):
-            piece = rows[start : start + SERIES_ROWS]
-            yield wire.to_series(tag_id, readings.subset(chosen, piece), flags[:, piece])
+        async for batch, flags in self._backend.series_parts(tag_id, from_us, until_us, context):
+            kept = [k for k, code in enumerate(batch.codes) if code in codes]
+            values, told = batch.values[kept], flags[kept]
+            some = ~np.isnan(values).all(axis=0) if kept else np.zeros(len(batch), np.bool_)
+            chosen = readings.Batch(batch.tag, batch.sensed_us, batch.boot, batch.sequence, tuple(batch.codes[k] for k in kept), values)
+            rows = np.flatnonzero(some)
+            for start in range(0, len(rows), SERIES_ROWS):
+                piece = rows[start : start + SERIES_ROWS]
+                yield wire.to_series(tag_id, readings.subset(chosen, piece), told[:, piece])
 
 
 def _with_unknown_tags(decoded: wire.Decoded, rows: list[int]) -> list[readings.Refusal]:

@@ -74,6 +74,9 @@ class _Files:
 _files = _Files()
 
 
+_PLACED = ("local_index", "first_row", "readings", "custody_id", "from_us")
+
+
 def read_tags(connection: Connection, shard: int, tags: Sequence[int], from_us: int, until_us: int, upto: int) -> Iterator[Rows]:
     """Archived readings of some tags (local indices) with from_us <= sensed_us < until_us, of entries up to `upto`."""
     for place in _places(connection, shard, tags, from_us, until_us):
@@ -85,11 +88,17 @@ def read_tags(connection: Connection, shard: int, tags: Sequence[int], from_us: 
             yield subset(found, keep)
 
 
+def weights(connection: Connection, shard: int, tag: int, from_us: int, until_us: int) -> Iterator[tuple[int, int]]:
+    """(start, readings) of each archived custody of a tag that meets a time."""
+    for place in _places(connection, shard, [tag], from_us, until_us):
+        yield place.from_us, place.readings
+
+
 def _places(connection: Connection, shard: int, tags: Sequence[int], from_us: int, until_us: int) -> Iterator[Any]:
     """Where the archived custodies of some tags lie that meet a time."""
     for some in rows.chunks(sorted(set(tags))):
         query = (
-            select(CUSTODY.c.local_index, CUSTODY.c.first_row, CUSTODY.c.readings, CUSTODY.c.custody_id, PART.c.location, PART.c.files)
+            select(*(CUSTODY.c[name] for name in _PLACED), PART.c.location, PART.c.files)
             .join(PART, PART.c.part_id == CUSTODY.c.part_id)
             .where((CUSTODY.c.shard == shard) & CUSTODY.c.local_index.in_(list(some)) & (CUSTODY.c.readings > 0))
             .where((CUSTODY.c.from_us < until_us) & (CUSTODY.c.until_us > from_us))

@@ -83,6 +83,26 @@ def read_rows(
     return wanted[found.batch.tag], found
 
 
+def portion(engine: Engine, shard: int, tag: int, from_us: int, until_us: int, readings: int) -> int:
+    """A time after from_us, at most until_us, up to which about `readings` of a tag's stored readings are at most to be unpacked.
+
+    It is told from directories. Entries that are not sorted yet do not count: there are few of them.
+    """
+    with engine.connect() as connection:
+        dropped = connection.execute(_DROPPED, {"its_shard": shard}).scalar() or 0
+        found = list(segments.weights(connection, shard, tag, from_us, until_us))
+        if dropped:
+            from actors.journal import archived  # see _archived
+
+            found += archived.weights(connection, shard, tag, from_us, until_us)
+    count = 0
+    for start_us, held in sorted(found):
+        count += held
+        if count > readings and start_us > from_us:
+            return start_us
+    return until_us
+
+
 def _archived(connection: Connection, shard: int, tags: Sequence[int], from_us: int, until_us: int, upto: int) -> list[Rows]:
     """What the archive has of entries up to `upto`, each reading once: one that was dropped before its journey closed is there twice."""
     from actors.journal import archived  # with it comes Arrow, which a shard whose journal has everything need not load

@@ -53,6 +53,10 @@ class TagReads:
             except DamagedJournal as damage:
                 self._leave_out(damage, met)
 
+    def portion(self, tag: int, from_us: int, until_us: int, readings: int) -> int:
+        """Up to which time about `readings` of a tag's readings from from_us on are read; after from_us, at most until_us."""
+        return history.portion(self.engine, self.shard, tag, from_us, until_us, readings)
+
     def _leave_out(self, damage: DamagedJournal, met: set[tuple[str, int, int]]) -> None:
         """Record what was met; a second time it must not be met."""
         if damage.place in met:

@@ -188,6 +188,15 @@ def read_tags(
         yield from read_pages(connection, segment, directory(connection, segment).pages_of(tags, from_us, until_us).tolist(), known)
 
 
+def weights(connection: Connection, shard: int, tag: int, from_us: int, until_us: int) -> Iterator[tuple[int, int]]:
+    """(earliest sensed time, readings) of each page that may hold readings of this tag and time: at least as many as there are."""
+    times = {"its_shard": shard, "low": from_us, "high": until_us}
+    for segment in connection.execute(_SEGMENTS_OF_TIME, times).all():
+        where = directory(connection, segment)
+        mine = where.pages_of(np.array([tag]), from_us, until_us)
+        yield from zip(where.min_sensed_us[mine].tolist(), where.rows[mine].tolist(), strict=True)
+
+
 # ---------------------------------------------------------------- entries again
 
 

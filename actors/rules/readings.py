@@ -7,7 +7,7 @@ NaN on the wire is refused at the door, so the two cannot be confused.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -360,6 +360,12 @@ def concatenate(batches: Sequence[Batch]) -> Batch:
         codes,
         values,
     )
+
+
+def concatenate_flagged(parts: Sequence[tuple[Batch, U1]]) -> tuple[Batch, U1]:
+    """As `concatenate`, with the flags beside the values: (m, n) each, MISSING where a part has no such column."""
+    flags = concatenate([replace(batch, values=flags.astype(np.float64)) for batch, flags in parts]).values
+    return concatenate([batch for batch, _ in parts]), np.where(np.isnan(flags), MISSING, flags).astype(np.uint8)
 
 
 def warm_up() -> None:

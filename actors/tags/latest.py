@@ -1,6 +1,8 @@
-"""The newest value of each metric of each tag, for the tags' twins: (sensed_us, value) per column code, 16 bytes each, a position 24.
+"""The newest value of each metric of each tag, for the tags' twins: (sensed_us, value) per column code, 17 bytes each, a position 25.
 
-Kept beside the ring, so that neither a ring that has moved on nor a restart forgets what a tag last said of its battery.
+Kept beside the ring, so that neither a ring that has moved on nor a restart forgets what a tag last said of its battery. Newest is in the
+handbook's order: sensed time, boot, sequence. Boot and sequence are not kept here: where two readings have the newest time of a metric
+that is noted, and who asks looks at these readings (`queries.twin`).
 """
 
 from __future__ import annotations
@@ -17,9 +19,10 @@ from actors.tags.ring import FUTURE, Ring
 
 @nb.njit(cache=True, nogil=True)
 def _note(
-    begin: int, end: int, capacity: int, tag: I4, mark: U1, sensed_us: I8, values: F8, rows: I8, times: I8, newest_us: I8, newest: F8
+    begin: int, end: int, capacity: int, tag: I4, mark: U1, sensed_us: I8, values: F8, rows: I8, times: I8, leads: U1,
+    newest_us: I8, newest: F8, tied: U1,
 ) -> None:  # fmt: skip
-    """Ring rows begin … end - 1; rows[k], times[k]: where its k-th column is kept. Of equal sensed times the later arrival stands."""
+    """Ring rows begin … end - 1; rows[k], times[k]: where its k-th column is kept; leads[k]: no earlier column shares its time."""
     for number in range(begin, end):
         slot = number % capacity
         if mark[slot] == FUTURE:
@@ -28,14 +31,16 @@ def _note(
         for k in range(len(rows)):
             value = values[k, slot]
             if not np.isnan(value) and at >= newest_us[times[k], t]:
-                newest_us[times[k], t] = at
+                if leads[k]:
+                    tied[times[k], t] = at == newest_us[times[k], t]
+                    newest_us[times[k], t] = at
                 newest[rows[k], t] = value
 
 
 class Latest:
-    """See the module. `row_of_code[code]`, `time_of_code[code]`: the rows of the two tables that hold a column code, -1 where none yet.
+    """See the module. `row_of_code[code]`, `time_of_code[code]`: the rows of the tables that hold a column code, -1 where none yet.
 
-    A fix has both its coordinates, so they have one time.
+    A fix has both its coordinates, so they have one time. `tied`: several readings have the newest time.
     """
 
     def __init__(self) -> None:
@@ -43,9 +48,10 @@ class Latest:
         self.time_of_code: I8 = np.full(len(COLUMNS), -1, dtype=np.int64)
         self.sensed_us: I8 = np.zeros((0, 64), dtype=np.int64)
         self.value: F8 = np.zeros((0, 64), dtype=np.float64)
+        self.tied: U1 = np.zeros((0, 64), dtype=np.uint8)
 
     def _make_room(self, codes: Iterable[int], tags: int) -> None:
-        self.sensed_us, self.value = grown(self.sensed_us, tags, MIN_US), grown(self.value, tags)
+        self.sensed_us, self.value, self.tied = grown(self.sensed_us, tags, MIN_US), grown(self.value, tags), grown(self.tied, tags)
         for code in codes:
             if self.row_of_code[code] >= 0:
                 continue
@@ -55,6 +61,7 @@ class Latest:
             if self.time_of_code[other] < 0:
                 self.time_of_code[other] = len(self.sensed_us)
                 self.sensed_us = np.concatenate([self.sensed_us, np.full((1, self.sensed_us.shape[1]), MIN_US, dtype=np.int64)])
+                self.tied = np.concatenate([self.tied, np.zeros((1, self.tied.shape[1]), dtype=np.uint8)])
             self.time_of_code[code] = self.time_of_code[other]
 
     def note(self, ring: Ring, begin: int, tags: int) -> None:
@@ -65,19 +72,27 @@ class Latest:
         codes = ring.codes
         self._make_room(codes, tags)
         rows, times = self.row_of_code[list(codes)], self.time_of_code[list(codes)]
-        _note(begin, end, ring.capacity, ring.tag, ring.mark, ring.sensed_us, ring.values, rows, times, self.sensed_us, self.value)
+        leads = np.zeros(len(times), np.uint8)
+        leads[np.unique(times, return_index=True)[1]] = 1
+        columns = ring.tag, ring.mark, ring.sensed_us, ring.values
+        _note(begin, end, ring.capacity, *columns, rows, times, leads, self.sensed_us, self.value, self.tied)
 
     def put(self, tag: int, at_us: int, values: dict[int, float]) -> None:
         """A reading that is no longer in the future: its values by column code."""
         self._make_room(values, tag + 1)
+        known = {code: int(self.sensed_us[self.time_of_code[code], tag]) for code in values}
         for code, value in values.items():
             row, time = self.row_of_code[code], self.time_of_code[code]
-            if at_us >= self.sensed_us[time, tag]:
-                self.sensed_us[time, tag], self.value[row, tag] = at_us, value
+            if at_us >= known[code]:
+                self.sensed_us[time, tag], self.value[row, tag], self.tied[time, tag] = at_us, value, at_us == known[code]
 
-    def of(self, tag: int) -> dict[int, tuple[int, float]]:
-        """A tag's (sensed_us, value) by column code."""
-        if tag >= min(self.value.shape[1], self.sensed_us.shape[1]):
+    def of(self, tag: int) -> dict[int, tuple[int, float, bool]]:
+        """A tag's (sensed_us, value, whether another reading with a value has this time) by column code."""
+        if tag >= min(self.value.shape[1], self.sensed_us.shape[1], self.tied.shape[1]):
             return {}
-        held = [code for code, time in enumerate(self.time_of_code) if time >= 0 and self.sensed_us[time, tag] > MIN_US]
-        return {code: (int(self.sensed_us[self.time_of_code[code], tag]), float(self.value[self.row_of_code[code], tag])) for code in held}
+        held = [(code, self.row_of_code[code], time) for code, time in enumerate(self.time_of_code) if time >= 0]
+        return {
+            code: (int(self.sensed_us[time, tag]), float(self.value[row, tag]), bool(self.tied[time, tag]))
+            for code, row, time in held
+            if self.sensed_us[time, tag] > MIN_US
+        }

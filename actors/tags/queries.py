@@ -24,6 +24,12 @@ FLAGGED_US = 31 * 86_400_000_000
 """How far back flags are counted when a twin is asked for: what it takes stays the same however long a tag lives."""
 
 
+SERIES_ROWS = 50_000
+"""Readings that one call for a series brings at most, but that those of one sensed time come together."""
+
+DAY_US = 86_400_000_000
+
+
 def index_of(tags: SensorTags, tag_id: str) -> int:
     """Local index of a tag, or NotFound."""
     known = tags.find(tag_id)
@@ -41,7 +47,7 @@ def twin(tags: SensorTags, arguments: Arguments) -> dict[str, Any]:
     def time_us(name: str) -> int | None:
         return int(row[name]) if MIN_US < int(row[name]) < FOREVER_US else None
 
-    values = tags.latest.of(tag)
+    values = _latest(tags, tag)
     return {
         "tag_id": tags.ids[tag],
         "shard": tags.shard,
@@ -61,6 +67,19 @@ def twin(tags: SensorTags, arguments: Arguments) -> dict[str, Any]:
         "handling_unit_id": (custody.handling_unit or None) if custody else None,
         "custody_from_us": custody.from_us if custody else None,
     }
+
+
+def _latest(tags: SensorTags, tag: int) -> dict[int, tuple[int, float]]:
+    """The tag's newest (sensed_us, value) by column code. Of equal times the last in judging order, whatever came first."""
+    found = {}
+    for code, (at_us, value, tied) in tags.latest.of(tag).items():
+        if tied:
+            batch = whole.ordered(tags.reads.history([tag], at_us, at_us + 1)[1])
+            there = batch.values[batch.codes.index(code)] if code in batch.codes else np.empty(0)
+            there = there[~np.isnan(there)]
+            value = float(there[-1]) if len(there) else value
+        found[code] = (at_us, value)
+    return found
 
 
 def exposure_of(tags: SensorTags, arguments: Arguments) -> list[dict[str, Any]]:
@@ -124,13 +143,45 @@ def open_runs(tags: SensorTags, arguments: Arguments) -> list[dict[str, Any]]:
     return found
 
 
-def series(tags: SensorTags, arguments: Arguments) -> tuple[Batch, U1]:
-    """A tag's accepted readings in [from_us, until_us), in judging order, with QARTOD flags (m, n) by its present quality settings."""
+def series(tags: SensorTags, arguments: Arguments) -> tuple[Batch, U1, int | None]:
+    """A tag's accepted readings in [from_us, until_us) in judging order, as many as one call brings (`rows`, by default SERIES_ROWS).
+
+    Returns (batch, QARTOD flags (m, n) by its present quality settings, from_us of the next call or None). Readings of one sensed time come
+    together, so the next call goes on at a time. A flag does not depend on what was asked for: neighbours outside are looked at.
+    """
     tag = index_of(tags, str(arguments["tag_id"]))
     from_us, until_us = int(arguments.get("from_us", MIN_US)), int(arguments.get("until_us", FOREVER_US))
-    batch = whole.ordered(tags.reads.history([tag], from_us, until_us)[1])
-    flags = whole.quality_flags(batch, tags.quality.get(tag)) if len(batch) else np.zeros(batch.values.shape, np.uint8)
-    return batch, flags
+    most = int(arguments.get("rows", SERIES_ROWS))
+    end_us = tags.reads.portion(tag, from_us, until_us, most)
+    batch = whole.ordered(tags.reads.history([tag], from_us, end_us)[1])
+    if len(batch) > most:
+        here_us = int(batch.sensed_us[most])
+        end_us = here_us if here_us > int(batch.sensed_us[0]) else here_us + 1
+        batch = readings.subset(batch, batch.sensed_us < end_us)
+    batch, flags = _flagged(tags, tag, batch, from_us, end_us)
+    return batch, flags, end_us if end_us < until_us else None
+
+
+def _flagged(tags: SensorTags, tag: int, batch: Batch, from_us: int, until_us: int) -> tuple[Batch, U1]:
+    """All of a tag's readings of [from_us, until_us) with the flags that they have in its whole series."""
+    settings = tags.quality.get(tag)
+    if settings is None or not len(batch):
+        return batch, whole.quality_flags(batch, None) if len(batch) else np.zeros(batch.values.shape, np.uint8)
+    lookback_us = max((metric.lookback_us for metric in settings.metrics.values()), default=0)
+    newest_us = int(tags.head.tags[tag]["newest_us"])
+    back_us = ahead_us = DAY_US
+    while True:  # further, until each column has a value that is far enough before, and one after
+        low_us, high_us = max(from_us - lookback_us - back_us, 0), until_us + ahead_us
+        wide = whole.ordered(tags.reads.history([tag], low_us, high_us)[1])
+        inside = (wide.sensed_us >= from_us) & (wide.sensed_us < until_us)
+        present = ~np.isnan(wide.values)
+        absent = ~present[:, inside].any(axis=1)
+        before = low_us == 0 or bool((absent | present[:, wide.sensed_us < from_us - lookback_us].any(axis=1)).all())
+        after = high_us > newest_us or bool((absent | present[:, wide.sensed_us >= until_us].any(axis=1)).all())
+        if before and after:
+            return readings.subset(wide, inside), whole.quality_flags(wide, settings)[:, inside]
+        back_us *= 1 if before else 4
+        ahead_us *= 1 if after else 4
 
 
 def flag_counts(tags: SensorTags, arguments: Arguments) -> dict[str, int]:

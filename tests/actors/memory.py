@@ -43,6 +43,12 @@ class MemoryJournal:
                     position += [tags.index(tag) for tag in batch.tag[mine].tolist()]
         return np.array(position, np.int32), readings.concatenate(found) if found else NO_BATCH
 
+    def portion(self, tag: int, from_us: int, until_us: int, readings: int) -> int:
+        """See Reads: it would not matter to read all, but then nothing was shown of going on."""
+        sensed_us = np.sort(self.history([tag], from_us, until_us)[1].sensed_us)
+        later = sensed_us[min(readings, len(sensed_us)) :]
+        return int(later[0]) if len(later) and later[0] > from_us else until_us
+
     def _where(self, table: type, **wanted: Any) -> list[Any]:
         return [row.model_copy() for row in self.rows[table].values() if all(getattr(row, name) == value for name, value in wanted.items())]
 

@@ -36,7 +36,7 @@ def test_history_is_sorted_in_the_background_and_a_killed_shard_finds_it(system:
         return int((reply.status == DUPLICATE).sum())
 
     def series(tag: int) -> tuple[list[int], list[float]]:
-        batch, _ = system.directory.ask(tag_ids[tag], "query", "tag.series", {"tag_id": tag_ids[tag]})
+        batch, _, _ = system.directory.ask(tag_ids[tag], "query", "tag.series", {"tag_id": tag_ids[tag]})
         return batch.sequence.tolist(), batch.values[batch.codes.index(0)].tolist()
 
     assert [send(part) for part in (parts[0], parts[1], parts[3])] == [0, 0, 0]
