@@ -17,6 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, StatementError
 
 from actors.journal import outbox, rows
+from actors.journal.alerts import Outcome
 from actors.journal.apply_alerts import alerts_of, apply_actions, apply_conditions, apply_excursions, lock_conditions
 from actors.journal.apply_holds import act, lock_carriers, on_excursions
 from actors.journal.apply_stock import apply_stock
@@ -130,7 +131,8 @@ def _apply_one(connection: Connection, commit: PreparedCommit) -> tuple[CommitRe
     for model, many in commit.bulk_upserts:
         rows.upsert(connection, rows.table_of(model), many)
     drafts = [*commit.events]
-    changes = []
+    changes: list[Outcome] = []
+    acted_on: list[Outcome] = []
     messages: list[outbox.Message] = []
     recorded: list[dict[str, Any]] = []
     if commit.excursions:
@@ -143,7 +145,8 @@ def _apply_one(connection: Connection, commit: PreparedCommit) -> tuple[CommitRe
     if commit.conditions:
         changes += apply_conditions(connection, commit.conditions, commit.now_us)
     if commit.actions:
-        changes += apply_actions(connection, commit.actions)
+        acted_on = apply_actions(connection, commit.actions)
+        changes += acted_on
     if commit.hold_acts:
         acted = act(connection, commit.hold_acts)
         drafts += acted.events
@@ -160,7 +163,7 @@ def _apply_one(connection: Connection, commit: PreparedCommit) -> tuple[CommitRe
         _journal(connection, commit, commit.journal)
     if commit.snapshot:
         _snapshot(connection, commit)
-    newest = {outcome.alert.alert_id: outcome.alert for outcome in changes}
+    newest = {outcome.alert.alert_id: outcome.alert for outcome in acted_on}
     return CommitResult(alerts=list(newest.values()), stock=recorded), [_event(draft, commit) for draft in drafts], messages
 
 

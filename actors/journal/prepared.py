@@ -171,7 +171,7 @@ class CommitResult:
     """What a commit became. Its events, if it has any, are numbered first_event..last_event.
 
     last_event without events of its own: the newest number given so far, so a watcher that has read up to it has seen this commit.
-    already_done: a resend of a commit that was applied before. alerts: the alerts it changed, as they are now.
+    already_done: a resend of a commit that was applied before. alerts: the alerts that its actions changed, as they are now.
     stock: per movement {movement, repeated} or {error} (a DomainError).
     """
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Table, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.orm import configure_mappers
 from sqlalchemy.orm.instrumentation import manager_of_class
 from sqlalchemy.sql import Executable
 from sqlmodel import SQLModel
@@ -67,6 +68,7 @@ def _names(model: type[SQLModel]) -> tuple[tuple[str, ...], Callable[[Any], Any]
 
 @lru_cache(maxsize=64)
 def _defaults(model: type[SQLModel]) -> tuple[dict[str, Any], dict[str, Callable[[], Any]]]:
+    configure_mappers()  # else a record made before the first call of a class has no attributes yet
     fields = model.model_fields
     made = {name: field.default_factory for name, field in fields.items() if field.default_factory is not None}
     plain = {name: None if field.is_required() else field.default for name, field in fields.items() if name not in made}

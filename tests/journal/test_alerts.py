@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -387,3 +389,15 @@ def test_sums_carried_on_equal_sums_folded_anew(changes: list[tuple[Stated | Non
             assert grew_in_order(old, new, "reading")
             carried = carried.grown(old, new)
         assert carried == facts_of(now.values())
+
+
+def test_a_process_that_has_made_no_record_yet_raises_an_alert() -> None:
+    """A committer that was started again may be given a silence before anything else."""
+    program = """
+from actors.journal.alerts import on_condition
+from actors.journal.prepared import Condition
+change = Condition(key="silence|A", kind="silence", change="raise", at_us=1, reason="SILENT", cause="clock")
+print(on_condition(None, change, 5).alert.state)
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert run.stdout == "OPEN\n", run.stderr
