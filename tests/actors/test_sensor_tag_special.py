@@ -95,6 +95,20 @@ def test_a_spike_is_an_excursion_until_its_successor_shows_that_it_was_one() -> 
     ]
 
 
+def test_quality_settings_hold_at_once_for_the_open_custody_and_for_a_closed_one_when_it_is_judged_again() -> None:
+    shard = shard_with(HOT)
+    shard.command("tag.assign", NOW, tag_id="T", carrier=CARRIER, from_us=START, until_us=START + 10 * MINUTE_US)
+    shard.command("tag.assign", NOW, tag_id="T", carrier=CARRIER, from_us=START + 20 * MINUTE_US)
+    shard.ingest(["T"], batch([0, 5, 8, 20, 25, 30], [5.0, 85.0, 5.0, 5.0, 85.0, 5.0]), NOW)
+    begun = [START + 5 * MINUTE_US, START + 25 * MINUTE_US]
+    assert [row.started_us for row in shard.excursions()] == begun
+    shard.command("tag.update", NOW, tag_id="T", quality=QUALITY)
+    assert [row.started_us for row in shard.excursions()] == begun[:1], "the open custody's is retracted at once"
+    assert (shard.journal.revisions[-1].state, shard.journal.revisions[-1].cause) == ("RETRACTED", "quality")
+    shard.ingest(["T"], batch([2], [5.0]), NOW)
+    assert shard.excursions() == [], "a late reading has the closed one judged again"
+
+
 def test_the_shipped_room_temperature_profile_finds_its_excursions_in_order() -> None:
     shard = shard_with(*shipped()["usp-crt"].limits)
     shard.command("tag.assign", NOW, tag_id="T", carrier=CARRIER, from_us=START)
