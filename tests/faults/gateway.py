@@ -131,8 +131,11 @@ class Gateway:
         pause = 0.05
         while True:
             try:
-                await call()
+                async with asyncio.timeout(CALL_S + 5):  # a call may be lost between its channel and its deadline
+                    await call()
                 return
+            except TimeoutError:
+                pass
             except grpc.aio.AioRpcError as error:
                 if error.code() in fine:
                     return

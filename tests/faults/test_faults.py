@@ -24,7 +24,7 @@ from tests.postgres import PostgreSQL
 if TYPE_CHECKING:
     from cluster.boot import Running
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
 SMALL = {"tags": 96, "shipments": 8, "streams": 4, "batch_rows": 120, "ride_minutes": 400}
 KINDS = {"sqlite": ["shard", "committer", "door", "freeze", "full", "io"], "postgresql": ["shard", "database", "freeze"]}
@@ -75,7 +75,7 @@ def disturbed(systems: Callable[[str], System], tmp_path_factory: pytest.TempPat
     """Carry out kills of the given kinds on a database's Waybill, with a fleet of its own (by its seed)."""
 
     def go(database: str, kinds: list[str], seed: int) -> Report:
-        plan = Plan(kinds, 90, seed, cycles=len(kinds), world=SMALL, readings_per_s=3_000, drain_s=60)
+        plan = Plan(kinds, 240, seed, cycles=len(kinds), world=SMALL, readings_per_s=3_000, drain_s=120)
         return run(systems(database), tmp_path_factory.mktemp("faults") / "run", plan, say=print)
 
     return go
