@@ -296,8 +296,9 @@ def part_of(engine: Engine, carriers: Sequence[str]) -> dict[str, str]:
 
 
 def custody_places(engine: Engine, shard: int) -> list[Any]:
-    """(local_index, from_us, until_us, carrier) of the archived custodies of a shard."""
-    query = select(CUSTODY.c.local_index, CUSTODY.c.from_us, CUSTODY.c.until_us, CUSTODY.c.carrier).where(CUSTODY.c.shard == shard)
+    """(local_index, from_us, until_us, carrier) of the archived custodies of a shard; places of loose readings are none."""
+    query = select(CUSTODY.c.local_index, CUSTODY.c.from_us, CUSTODY.c.until_us, CUSTODY.c.carrier)
+    query = query.where((CUSTODY.c.shard == shard) & (CUSTODY.c.carrier != ""))
     with engine.connect() as connection:
         return list(connection.execute(query).all())
 

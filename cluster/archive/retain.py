@@ -2,7 +2,8 @@
 
 Only what is old enough, sorted, and behind both kept snapshots goes, from the journal's beginning on, as whole segments. Readings in it
 that are on no archived journey (of tags that rode nowhere, in storage, or on a journey that goes on) go into the archive first, into
-the dataset `loose`; so nothing is dropped that the archive has not.
+the dataset `loose`; so nothing is dropped that the archive has not. A file that is to stand in for the journal is held against its
+checksum first.
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ from actors.journal.pages import Rows
 from actors.journal.store import Store
 from actors.journal.tables import ArchivedCustody
 from actors.rules import codec, readings
+from actors.rules.errors import FailedPrecondition
 from actors.rules.readings import ACCEPTED, NO_SEQUENCE
-from cluster.archive import layout, reader
+from cluster.archive import check, layout, reader
 from cluster.archive.filesystem import Place
 from cluster.archive.reader import Part
+from cluster.archive.run import Account, scan
 from cluster.archive.writer import PartWriter, write_manifest
 
 TIMEOUT_S = 300.0
@@ -54,17 +57,21 @@ class _Loose:
 
 def retain(store: Store, place: Place, received_before_us: int, now_us: Callable[[], int]) -> list[Retained]:
     """Have every shard's journal give up what was received before a time. Safe beside a running system and an archive run."""
-    found = [_retain_shard(store, place, shard, received_before_us, now_us) for shard in archive.shards(store.engine)]
+    checked: set[str] = set()
+    found = [_retain_shard(store, place, shard, received_before_us, now_us, checked) for shard in archive.shards(store.engine)]
     write_manifest(place, archive.parts(store.engine))
     return found
 
 
-def _retain_shard(store: Store, place: Place, shard: int, received_before_us: int, now_us: Callable[[], int]) -> Retained:
+def _retain_shard(
+    store: Store, place: Place, shard: int, received_before_us: int, now_us: Callable[[], int], checked: set[str]
+) -> Retained:
     _, dropped = archive.retained(store.engine, shard)
-    upto = archive.droppable(store.engine, shard)
+    # What came late for an archived journey must be known before it leaves the journal: nobody would look for it in `loose`.
+    upto = min(archive.droppable(store.engine, shard), scan(store, shard, Account()))
     if upto <= dropped:
         return Retained(shard, dropped, 0, "recovery needs the rest: it lies after the older snapshot, or is not sorted yet")
-    last, loose = _look(store, shard, dropped, upto, received_before_us)
+    last, loose = _look(store, shard, dropped, upto, received_before_us, checked)
     if last <= dropped:
         return Retained(shard, dropped, 0, "the rest was received later than that")
     count = _put_loose(store, place, shard, loose, now_us)
@@ -76,10 +83,10 @@ def _retain_shard(store: Store, place: Place, shard: int, received_before_us: in
     return Retained(shard, max(gone, dropped), count, "" if gone > dropped else "what could go is part of a segment that cannot")
 
 
-def _look(store: Store, shard: int, after: int, upto: int, received_before_us: int) -> tuple[int, _Loose]:
+def _look(store: Store, shard: int, after: int, upto: int, received_before_us: int, checked: set[str]) -> tuple[int, _Loose]:
     """The last entry that is old enough, and what of the entries up to it the archive lacks."""
     loose = _Loose()
-    known = _Archived(store, shard)
+    known = _Archived(store, shard, checked)
     last, count = after, 0
     waiting: list[Rows] = []
     for entry in segments.entries(store.engine, shard, after):
@@ -101,11 +108,11 @@ def _look(store: Store, shard: int, after: int, upto: int, received_before_us: i
 
 
 class _Archived:
-    """Which readings of a shard the archive has, by entry and row."""
+    """Which readings of a shard the archive has, by entry and row. checked: files that are known to be what was published."""
 
-    def __init__(self, store: Store, shard: int) -> None:
+    def __init__(self, store: Store, shard: int, checked: set[str]) -> None:
         self.parts = [Part.of(row) for row in archive.parts(store.engine)]
-        self.shard = shard
+        self.shard, self.checked = shard, checked
 
     def lacks(self, waiting: list[Rows]) -> Iterator[Rows]:
         """Of some entries' readings (accepted ones) those that are not in the archive."""
@@ -124,6 +131,11 @@ class _Archived:
         table = part.table(dataset, ["journal_shard", "journal_sequence", "journal_row"])
         between = pc.and_(pc.greater_equal(table.column("journal_sequence"), low), pc.less_equal(table.column("journal_sequence"), high))
         table = table.filter(pc.and_(between, pc.equal(table.column("journal_shard"), self.shard)))
+        if table.num_rows and part.part_id not in self.checked:
+            why = check.check_file(Place.of(part.location), part.files[dataset])
+            if why:
+                raise FailedPrecondition(f"{why}: nothing is dropped for it", field="file", value=part.files[dataset]["name"])
+            self.checked.add(part.part_id)
         return _key(reader.integers(table.column("journal_sequence")), reader.integers(table.column("journal_row")))
 
 

@@ -1,11 +1,12 @@
 """`waybill archive run`: closed journeys into new parts, published in one transaction; what a crash left behind is swept.
 
-Files are written under names that were never used. Nobody reads them until the manifest names them; whatever it no longer names, and what
-no run is writing any more, is removed. A crash leaves the old archive or the new one.
+Files are written under names that were never used, and are on the disk before the manifest names them; nobody reads them until then. What
+it no longer names, and what no run is writing any more, is removed some time later. A crash leaves the old archive or the new one.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,7 @@ from actors.journal.quarantine import DamagedJournal
 from actors.journal.store import Store
 from actors.journal.tables import ArchivedCarrier, ArchivedCustody, ArchivePart
 from actors.rules import codec
+from actors.rules.errors import FailedPrecondition
 from cluster.archive import layout
 from cluster.archive.collect import Placed, collect, commands_of
 from cluster.archive.filesystem import Place
@@ -33,7 +35,10 @@ FIRST_AT_ONCE, MOST_AT_ONCE = 16, 512
 READINGS_AT_ONCE = 1_000_000
 TIMEOUT_S = 60.0
 SWEEP_AFTER_S = 3_600.0
-"""A file that the manifest does not name is left for so long: a run may be writing it, or a reader reading what was replaced."""
+"""A file that the manifest does not name is left for so long after a run saw that: another run may be writing it, or a reader reading what
+was replaced. How old it is says nothing: a part that is replaced may be years old."""
+LEFTOVER = "leftover.json"
+"""The files that the manifest did not name when a run last looked, each with when one first saw that (microseconds)."""
 
 Progress = Callable[[int, int, int], None]
 """Told (shipments done, shipments in all, readings)."""
@@ -66,7 +71,7 @@ def run(
     """Archive what closed before a time and is not in the archive as it is now. One run at a time. only: of these shipments."""
     started = time.perf_counter()
     account = Account()
-    scanned = {shard: _scan(store, shard, account) for shard in archive.shards(store.engine)}
+    scanned = {shard: scan(store, shard, account) for shard in archive.shards(store.engine)}
     dues = [one for one in archive.due(store.engine, closed_before_us) if only is None or one.shipment_id in only]
     replaced = sorted({one.part_id for one in dues if one.part_id})
     known = {one.carrier for one in dues}
@@ -81,16 +86,18 @@ def run(
         closed = {one.carrier: one.closed_us for one in dues}
         carriers = [_carrier(one, part.part, closed, now) for part in made for one in part.placed]
         custodies = [_custody(row, one, part.part) for part in made for one in part.placed for row in one.custodies]
-        if made:
-            store.write(archive.publish, [one.part for one in made], carriers, custodies, replaced, scanned).result(TIMEOUT_S)
+        _must_be_there(place, [one.part for one in made])
     except BaseException:
         for writer in writing:
             writer.abandon()
         raise
+    if made:
+        # Whatever this raises, the files stay: what was given to the database may yet be committed. If it is not, they are swept.
+        store.write(archive.publish, [one.part for one in made], carriers, custodies, replaced, scanned).result(TIMEOUT_S)
     account.parts = len(made)
     account.bytes = sum(file["bytes"] for one in made for file in one.part.files)
     write_manifest(place, archive.parts(store.engine))
-    account.swept = sweep(store, place, sweep_after_s)
+    account.swept = sweep(store, place, sweep_after_s, now_us())
     account.elapsed_s = time.perf_counter() - started
     return account
 
@@ -140,7 +147,7 @@ def _custody(row: tuple[int, int, int, int, int, int, int], placed: Placed, part
     )  # fmt: skip
 
 
-def _scan(store: Store, shard: int, account: Account) -> int:
+def scan(store: Store, shard: int, account: Account) -> int:
     """Look through what a shard's journal got since the last time for readings of journeys that are in the archive: they are stale then."""
     scanned, _ = archive.retained(store.engine, shard)
     head = archive.journal_head(store.engine, shard)
@@ -169,12 +176,23 @@ def _scan(store: Store, shard: int, account: Account) -> int:
     return scanned
 
 
-def sweep(store: Store, place: Place, after_s: float) -> int:
-    """Remove files that no manifest row names and that are older than `after_s`; how many."""
+def _must_be_there(place: Place, parts: Sequence[ArchivePart]) -> None:
+    """Raise FailedPrecondition where a file that is to be published is gone or was cut short meanwhile."""
+    for part in parts:
+        for file in part.files:
+            if place.size(file["name"]) != file["bytes"]:
+                raise FailedPrecondition("is not there any more as this run wrote it: run again", field="file", value=file["name"])
+
+
+def sweep(store: Store, place: Place, after_s: float, now_us: int) -> int:
+    """Remove files that no manifest row names, `after_s` after a run first saw that; how many."""
     named = {file["name"] for part in archive.parts(store.engine) if part["location"] == place.location for file in part["files"]}
-    count = 0
-    for name, age_s in place.ages():
-        if name.partition("/")[0] in layout.DATASETS and name not in named and age_s > after_s:
-            place.remove(name)
-            count += 1
-    return count
+    seen: dict[str, int] = json.loads(place.read(LEFTOVER)) if place.exists(LEFTOVER) else {}
+    left = {name: seen.get(name, now_us) for name, _ in place.ages() if name.partition("/")[0] in layout.DATASETS and name not in named}
+    gone = [name for name, since_us in left.items() if now_us - since_us >= after_s * 1e6]
+    for name in gone:
+        place.remove(name)
+        del left[name]
+    if left != seen:
+        place.put(LEFTOVER, json.dumps(left, indent=1).encode())
+    return len(gone)

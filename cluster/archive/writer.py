@@ -120,6 +120,7 @@ class PartWriter:
                     "sha256": one.stream.seen.hexdigest(),
                 }
             )  # fmt: skip
+        self.place.sync(str(file["name"]) for file in files)
         return ArchivePart(
             part_id=self.part_id, location=self.place.location, month=self.month, made_us=made_us, carriers=self.carriers,
             readings=self.readings, software=software, files=files,

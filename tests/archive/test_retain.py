@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from cluster.replay import result
 from cluster.replay.jobs import Request, judge_part
 from tests.actors.test_sorted_and_damaged import CARRIER, START, Shard, drive, shard
 from tests.journal.test_segments import count
+from tests.replay.tampering import tamper
 
 __all__ = ["shard"]
 
@@ -165,3 +167,82 @@ def test_every_changed_byte_and_missing_file_is_named(shard: Shard, place: Place
     assert {fault.name.partition("/")[0]: fault.why.partition(":")[0] for fault in faults} == {
         "readings": "its checksum is not the one that was published", "events": "is not there",
     }  # fmt: skip
+
+
+# ---------------------------------------------------------------- crashes and clocks
+
+
+def test_files_are_on_the_disk_before_the_manifest_names_them(shard: Shard, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed_journey(shard)
+    synced: list[str] = []
+    real = os.fsync
+
+    def fsync(handle: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{handle}"))
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    archived(shard, place)
+    (part,) = manifest.parts(shard.store.engine)
+    for file in part["files"]:
+        path = Path(place.location) / file["name"]
+        assert {str(path), *map(str, list(path.parents)[:4])} <= set(synced)
+
+
+def test_files_stay_where_nobody_knows_whether_they_were_published(shard: Shard, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed_journey(shard)
+    write = shard.store.write
+
+    def slow(function: Any, *arguments: Any) -> Any:
+        write(function, *arguments).result(20)
+        raise TimeoutError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shard.store, "write", slow)
+        with pytest.raises(TimeoutError):
+            archived(shard, place)
+    assert check.verify(manifest.parts(shard.store.engine)) == ([], 10), "it was published after all"
+
+
+def test_a_part_that_was_replaced_can_be_read_for_an_hour_more_however_old_it_is(shard: Shard, place: Place) -> None:
+    closed_journey(shard)
+    archived(shard, place)
+    (old,) = manifest.parts(shard.store.engine)
+    for file in old["files"]:
+        os.utime(Path(place.location) / file["name"], (1, 1))
+    shard.ingest({"A": (5, 5.0)})
+    for minutes, swept in ((0, 0), (59, 0), (60, 10), (61, 0)):
+        at_us = LATER + minutes * MINUTE_US
+        account = archive_run.run(shard.store, place, FOREVER_US, lambda at_us=at_us: at_us)
+        assert (account.again, account.swept) == (int(minutes == 0), swept)
+        assert (check.verify([old])[0] == []) == (minutes < 60)
+
+
+def test_nothing_is_given_up_for_a_file_that_was_changed(shard: Shard, place: Place) -> None:
+    closed_journey(shard)
+    archived(shard, place)
+    (part,) = manifest.parts(shard.store.engine)
+    tamper(part, "readings", lambda row: bool(row.update(temperature_c=-40.0) is None))
+    before = whole_history(shard)
+    with pytest.raises(FailedPrecondition, match=r"checksum|bytes"):
+        retain.retain(shard.store, place, FOREVER_US, lambda: LATER)
+    assert manifest.retained(shard.store.engine, 0)[1] == 0
+    assert whole_history(shard) == before
+
+
+def test_what_came_late_and_changed_no_event_is_archived_again_though_the_journal_gave_it_up(shard: Shard, place: Place) -> None:
+    closed_journey(shard)
+    archived(shard, place)
+    events = manifest.due(shard.store.engine, FOREVER_US)
+    shard.ingest({"A": (159, 5.0)})
+    assert manifest.due(shard.store.engine, FOREVER_US) == events == [], "no event tells of it"
+    for minute in (172, 173):
+        shard.snapshot()
+        shard.ingest({"B": (minute, 5.0)})
+    shard.snapshot()
+    shard.sort()
+    (kept,) = retain.retain(shard.store, place, FOREVER_US, lambda: LATER)
+    assert kept.loose > 0
+    assert (archived(shard, place).again, manifest.due(shard.store.engine, FOREVER_US)) == (1, [])
+    parts = [part for part in manifest.parts(shard.store.engine) if part["carriers"]]
+    assert sum(part["readings"] for part in parts) == 17
