@@ -24,7 +24,7 @@ RARE = {"sqlite": "eio,gcs", "postgresql": "eio,raylet,gcs,cut"}
 
 
 def kinds_of(database: str) -> list[str]:
-    """Two rounds of the usual kinds for each rare one."""
+    """A round of the usual kinds for each rare one."""
     usual = USUAL[database].split(",")
     return [kind for rare in RARE[database].split(",") for kind in (*usual, rare)]
 
