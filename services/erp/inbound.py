@@ -10,6 +10,7 @@ A move that was taken back is undone by adjustments of the opposite sign for eac
 from __future__ import annotations
 
 import base64
+import hashlib
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ from waybill.v1 import inventory_pb2
 log = logging.getLogger(__name__)
 
 BATCH = 2_000
+KEY_MAX = 128
 KINDS = inventory_pb2.MovementKind
 STATUS = inventory_pb2.StockStatus
 CHECKED = 2_000
@@ -235,7 +237,7 @@ class Inbound:
             undoing.append(
                 inventory_pb2.Movement(
                     warehouse_id=key[0],
-                    key=f"{self._erp.system}/undo/{key[1]}/{number}"[:128],
+                    key=undo_key(self._erp.system, key[1], number),
                     kind=KINDS.MOVEMENT_KIND_ADJUST,
                     item_id=answer.movement.item_id,
                     lot_number=answer.movement.lot_number,
@@ -298,6 +300,14 @@ class Inbound:
 def message_key(warehouse_id: str, key: str) -> str:
     """The key of the outbox's message about a movement (actors.journal.apply_stock)."""
     return f"movement|{warehouse_id}|{key}"
+
+
+def undo_key(system: str, key: str, number: int) -> str:
+    """The key of the n-th movement that undoes a movement; a long key is told by its digest, for ours have at most 128 characters."""
+    whole = f"{system}/undo/{key}/{number}"
+    if len(whole) <= KEY_MAX:
+        return whole
+    return f"{system}/undo/{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}/{number}"
 
 
 def _adjustment(movement: inventory_pb2.Movement) -> inventory_pb2.Movement:

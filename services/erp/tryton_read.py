@@ -1,8 +1,8 @@
 """What is read from Tryton: places, items, and the moves that are done or were taken back.
 
 Changes are found by `create_date` and `write_date` (which is empty until the first write). Both are the begin of a transaction there,
-so one that commits late is dated back: a reading looks `OVERLAP_S` back from the newest date that was seen, until this date has been
-known for so long. By then every transaction that began before it has ended, and only what is newer is read.
+so one that commits late is dated back: a reading looks `OVERLAP_S` back from the newest date that was seen, until one has that began when
+this date had been known for so long. By then every transaction that began before it has ended, and only what is newer is read.
 """
 
 from __future__ import annotations
@@ -99,8 +99,12 @@ def _warehouse_of(row: Mapping[str, Any], by_id: Mapping[int, Mapping[str, Any]]
 
 
 def read_changes(rpc: TrytonRpc, places: Places, cursor: Mapping[str, Any], now_us: int) -> Changes:
-    """One page of what changed: items first, and moves when there are no more items. A cursor has, per kind, `since` (the newest date that
-    was seen, ISO), `seen_us` (when that was, by our clock) and, inside a set of several pages, `after` (an id) and `newest`."""
+    """One page of what changed: items first, and moves when there are no more items.
+
+    A cursor has, per kind, `since` (the newest date that was seen, ISO), `seen_us` (when that was, by our clock), `took_us` (how long the
+    set of pages took that found it: what changed meanwhile on a page that was read already is older than it), `settled` (nothing older
+    can come) and, inside a set, `begun_us`, `newest` and `after` (an id).
+    """
     rows, item_cursor, more_items = _page(
         rpc, "model.product.product.search_read", [], _ITEM_FIELDS, cursor.get("items", {}), ["template.write_date"], now_us
     )
@@ -115,18 +119,23 @@ def read_changes(rpc: TrytonRpc, places: Places, cursor: Mapping[str, Any], now_
 def _page(
     rpc: TrytonRpc, method: str, domain: list[Any], fields: list[str], cursor: Mapping[str, Any], dates: list[str], now_us: int
 ) -> tuple[list[dict[str, Any]], dict[str, Any], bool]:
-    since, seen_us, after = cursor.get("since"), int(cursor.get("seen_us", now_us)), int(cursor.get("after", 0))
+    since, after = cursor.get("since"), int(cursor.get("after", 0))
+    seen_us, begun_us = int(cursor.get("seen_us", now_us)), int(cursor.get("begun_us", now_us))
     wanted = [*domain, ["id", ">", after]]
     if since:
         start, operator = dt.datetime.fromisoformat(since), ">"
-        if now_us - seen_us < OVERLAP_S * 1_000_000:
-            start, operator = start - dt.timedelta(seconds=OVERLAP_S), ">="
+        if not cursor.get("settled"):
+            back = dt.timedelta(seconds=OVERLAP_S, microseconds=int(cursor.get("took_us", 0)))
+            start, operator = start - back, ">="
         wanted.append(["OR", *([name, operator, start] for name in ("write_date", "create_date", *dates))])
     rows = rpc.call(method, wanted, 0, PAGE, [["id", "ASC"]], fields, context={"active_test": False})
     newest = max([cursor.get("newest") or since or "", *(changed(row) for row in rows)])
     if len(rows) == PAGE:
-        return rows, {"since": since, "seen_us": seen_us, "after": rows[-1]["id"], "newest": newest}, True
-    return rows, {"since": newest or None, "seen_us": seen_us if newest == since else now_us}, False
+        return rows, {**cursor, "seen_us": seen_us, "begun_us": begun_us, "after": rows[-1]["id"], "newest": newest}, True
+    if newest != (since or ""):
+        return rows, {"since": newest, "seen_us": now_us, "took_us": now_us - begun_us}, False
+    settled = bool(cursor.get("settled")) or begun_us - seen_us >= OVERLAP_S * 1_000_000
+    return rows, {"since": since, "seen_us": seen_us, "took_us": cursor.get("took_us", 0), "settled": settled}, False
 
 
 def changed(row: Mapping[str, Any]) -> str:
