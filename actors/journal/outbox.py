@@ -123,6 +123,7 @@ def register(connection: Connection, destination: str, now_us: int, *, alert_abo
     connection.execute(table, [rows.values(row)])
 
 
-def enable(connection: Connection, destination: str, enabled: bool) -> None:
-    """Whether a destination is told of what happens from now on. For Store.write."""
-    connection.execute(update(DESTINATION).where(DESTINATION.c.destination == destination).values(enabled=enabled))
+def enable(connection: Connection, destination: str, enabled: bool) -> bool:
+    """Whether a destination is told of what happens from now on; false where there is none. For Store.write."""
+    changed = update(DESTINATION).where(DESTINATION.c.destination == destination).values(enabled=enabled)
+    return bool(connection.execute(changed).rowcount)

@@ -14,7 +14,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from actors.journal import delivery
+from actors.journal import delivery, outbox
 from actors.journal.store import Store, open_store
 from actors.rules.errors import DomainError
 from cluster.cli.common import Failed, lasting, out, when_us
@@ -27,6 +27,7 @@ app = typer.Typer(
     "is `dead`: the others go on, and a person looks at it, mends the cause and sends it again, or gives it up.",
 )
 
+Destination = Annotated[str, typer.Argument(help="The destination, as `waybill outbox list` names it.")]
 MessageId = Annotated[list[int], typer.Argument(help="The message's id, as `waybill outbox list` shows it.", min=1)]
 
 
@@ -125,6 +126,34 @@ def discard(message_id: MessageId, reason: Annotated[str, typer.Option(help="Why
     with opened() as store:
         why = f"given up by {getpass.getuser()}: {reason}"
         _say(store.write(delivery.discard, message_id, why).result(), len(message_id), "given up")
+
+
+@app.command()
+def disable(destination: Destination) -> None:
+    """Write no more messages for a destination that is gone for good, so that they do not pile up and stop all movements at last.
+
+    What waits already stays; what happens from now on it is never told.
+
+    Example: waybill outbox disable webhook
+    """
+    _enable(destination, False)
+    out.print(f"{destination} is told of nothing from now on; `waybill outbox enable {destination}` takes that back")
+
+
+@app.command()
+def enable(destination: Destination) -> None:
+    """Tell a disabled destination again of what happens from now on. What happened meanwhile it must learn in another way.
+
+    Example: waybill outbox enable webhook
+    """
+    _enable(destination, True)
+    out.print(f"{destination} is told of what happens from now on; of an ERP, `waybill erp reconcile` shows what it missed")
+
+
+def _enable(destination: str, enabled: bool) -> None:
+    with opened() as store:
+        if not store.write(outbox.enable, destination, enabled).result():
+            raise Failed(f"no destination {destination!r}; `waybill outbox list` shows those there are")
 
 
 def _say(count: int, asked: int, what: str) -> None:

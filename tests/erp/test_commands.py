@@ -108,11 +108,20 @@ def test_a_dead_message_is_listed_shown_sent_again_or_given_up(store: Store, cap
     assert "not dead" in capsys.readouterr().err
     found: list[Outbox] = delivery.messages(store.engine, destination="erp", states=["PENDING", "DISCARDED"])
     assert {row.key: row.state for row in found} == {"dead-1": "PENDING", "dead-2": "DISCARDED"}
-    store.write(outbox.enable, "erp", False).result()
+    waybill_output("outbox", "disable", "erp")
+
+
+def test_a_destination_that_is_gone_is_told_no_more(store: Store) -> None:
+    store.write(outbox.register, "gone", 1).result()
+    for command, says, listed in (("enable", "from now on", "gone:"), ("disable", "told of nothing", "gone (disabled)")):
+        assert says in waybill_output("outbox", command, "gone")
+        assert listed in waybill_output("outbox", "list")
 
 
 def test_what_is_not_there_is_named(capsys: Captured) -> None:
     assert waybill_command("outbox", "show", "999999999") == 2
     assert "no message 999999999" in capsys.readouterr().err
+    assert waybill_command("outbox", "disable", "nobody") == 2
+    assert "no destination 'nobody'" in capsys.readouterr().err
     assert waybill_command("outbox", "list", "--state", "lost") == 2
     assert "lost" in capsys.readouterr().err

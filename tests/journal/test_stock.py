@@ -403,6 +403,16 @@ def test_what_is_committed_is_in_the_outbox_in_order_but_not_sent_back(world: Wo
     assert told[1].body["stock"][0]["quantity"] == "6"
 
 
+def test_a_disabled_destination_is_told_nothing_and_stops_no_movement(world: World) -> None:
+    world.commit(upserts=[OutboxDestination(destination="gone", most=1, undelivered=1)])
+    with pytest.raises(Overloaded):
+        world.move("RECEIVE", "r", "5")
+    assert world.store.write(outbox.enable, "gone", False).result(20)
+    world.move("RECEIVE", "r", "5")
+    assert world.all(Outbox) == []
+    assert not world.store.write(outbox.enable, "nobody", False).result(20)
+
+
 def test_an_outbox_that_nobody_empties_raises_an_alert_and_bounds_itself(world: World) -> None:
     world.store.write(outbox.register, "erp", NOW_US).result(20)
     world.commit(upserts=[OutboxDestination(destination="erp", alert_above=1, most=3, undelivered=2)])
