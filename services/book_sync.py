@@ -81,9 +81,10 @@ async def sync(
     action = inventory_pb2.DIFFERENCE_ACTION_NONE if header.dry_run else inventory_pb2.DIFFERENCE_ACTION_BOOK_THERE
     if not header.dry_run:
         await _keep(backend, asked, book, context)
+    new = {lot: us for lot, us in book.expires_us.items() if lot not in lots}
     for start in range(0, len(differences), PART):
         some = differences[start : start + PART]
-        done = await _follow(backend, asked, some, ours, book, context) if wins else [("", None)] * len(some)
+        done = await _follow(backend, asked, some, ours, new, context) if wins else [("", None)] * len(some)
         for one, (key, refused) in zip(some, done, strict=True):
             message = difference(one, units, explained.get(one.key, []))
             message.action = action
@@ -200,10 +201,11 @@ async def _keep(backend: Backend, asked: Asked, book: Told, context: Context) ->
 
 
 async def _follow(
-    backend: Backend, asked: Asked, some: Sequence[Difference], ours: Mapping[tuple[str, str, str], Mapping[str, Decimal]], book: Told,
-    context: Context,
+    backend: Backend, asked: Asked, some: Sequence[Difference], ours: Mapping[tuple[str, str, str], Mapping[str, Decimal]],
+    new: Mapping[str, int], context: Context,
 ) -> list[tuple[str, DomainError | None]]:  # fmt: skip
-    """Our ledger follows the other book: (key, refusal) per difference.
+    """Our ledger follows the other book: (key, refusal) per difference. new: expiries of lots that we do not know
+    yet; of the others another expiry is a difference of its own, which does not stand in the way of the quantity.
 
     A line that is loose and of one status is counted, so that what comes meanwhile survives; else its loose goods are adjusted.
     """
@@ -221,7 +223,7 @@ async def _follow(
                 "key": f"sync-{digest}", "kind": "COUNT" if counted else "ADJUST", "item_id": stock.item_of(key.lot_id),
                 "lot_number": stock_records.number_of(key.lot_id), "zone_id": key.zone_id, "status": status, "at_us": asked.as_of_us,
                 "quantity": stock.text(one.right if counted else one.right - one.left), "reason": f"sync {header.sync_id}",
-                "system": header.system, "actor": header.actor, "expiry_us": book.expires_us.get(key.lot_id),
+                "system": header.system, "actor": header.actor, "expiry_us": new.get(key.lot_id),
             }
         )  # fmt: skip
     parts = [movements[start : start + COMMIT] for start in range(0, len(movements), COMMIT)]

@@ -320,6 +320,14 @@ def test_what_the_other_system_wins_is_recorded_and_changes_follow_its_cursor(wa
     ))  # fmt: skip
     assert [one.difference.lot_number for one in report[:-1]] == ["a", "a", "b"]
     assert len(report[-1].summary.digest_sha256) == 64
+    door.move("RECEIVE", "4", lot_number="e", expiry_time=at(HOUR_S))
+    dated = [inventory_pb2.BookLine(item_id=door.IT, zone_id="A", lot_number="e", quantity="3", expiry_time=at(2 * HOUR_S))]
+    differences, _, _ = door.sync(dated, **wins)  # whose expiry differs, too: that is another difference, ours wins it
+    found = {one.kind: one.action for one in differences if one.lot_number == "e"}
+    assert found == {
+        inventory_pb2.DIFFERENCE_KIND_QUANTITY: inventory_pb2.DIFFERENCE_ACTION_RECORDED_HERE,
+        inventory_pb2.DIFFERENCE_KIND_EXPIRY: inventory_pb2.DIFFERENCE_ACTION_BOOK_THERE,
+    }
     door.close()
 
 
