@@ -45,6 +45,7 @@ def up(
         shown = running.settings.url.render_as_string(hide_password=True)
         tls = "" if running.settings.tls_cert is None else " (TLS)"
         out.print(f"[bold green]Waybill serves at {running.target}[/]{tls}  database {escape(shown)}, {running.settings.shards} shards")
+        out.print(f"[dim]Ray at {running.ray_address}, namespace {escape(running.settings.ray_namespace)}[/]")
         out.print(f"Next: waybill simulate --server {running.target}    waybill alerts --watch --server {running.target}")
 
     keep_up(settings, say=lambda text: out.print(f"[dim]{escape(text)}[/]"), ready=ready)

@@ -61,13 +61,17 @@ def test_a_warehouse_is_called_by_its_id(system: System) -> None:
 
 
 def test_handles_work_in_any_ray_driver(system: System) -> None:
-    tag_id = new_id("tag")
-    system.client.send(tag_id, (0, 5.0))
+    tag_id, warehouse_id = new_id("tag"), new_id("warehouse")
+    shipment_id = system.client.shipment(system.client.profile(limit("above-8", 8)), tag_id)
+    system.client.send(tag_id, (0, 9.0), (10, 5.0))
     program = f"""
 import ray
 ray.init(address={system.running.ray_address!r}, namespace={system.running.settings.ray_namespace!r}, log_to_driver=False)
-from actors.directory import SensorTag
+from actors.directory import SensorTag, Shipment, Warehouse
 print("accepted", SensorTag({tag_id!r}).twin()["accepted"])
+print("violated", [row["violation_us"] for row in Shipment({shipment_id!r}).exposure()])
+Warehouse({warehouse_id!r}).create(name="Basel", zones=[{{"zone_id": "cold"}}])
+print("zone", Warehouse({warehouse_id!r}).exposure("cold"))
 """
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
-    assert "accepted 1" in run.stdout, run.stderr
+    assert run.stdout.splitlines()[-3:] == ["accepted 2", "violated [600000000]", "zone []"], run.stderr

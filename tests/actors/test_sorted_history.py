@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from sqlmodel import col
 
 from actors.directory import now_us
 from actors.journal.tables import JournalBatch, Segment
 from actors.part import Part
-from actors.rules.readings import DUPLICATE, MINUTE_US, Batch
+from actors.rules.readings import DUPLICATE, MINUTE_US, Batch, concatenate_flagged
 from tests.acceptance.client import eventually
 from tests.actors.system import System
 
@@ -36,7 +38,13 @@ def test_history_is_sorted_in_the_background_and_a_killed_shard_finds_it(system:
         return int((reply.status == DUPLICATE).sum())
 
     def series(tag: int) -> tuple[list[int], list[float]]:
-        batch, _, _ = system.directory.ask(tag_ids[tag], "query", "tag.series", {"tag_id": tag_ids[tag]})
+        parts = []
+        asked: dict[str, Any] = {"tag_id": tag_ids[tag], "from_us": 0, "rows": 700}
+        while asked["from_us"] is not None:
+            batch, flags, asked["from_us"] = system.directory.ask(tag_ids[tag], "query", "tag.series", asked)
+            parts.append((batch, flags))
+        assert len(parts) >= 3
+        batch, _ = concatenate_flagged(parts)
         return batch.sequence.tolist(), batch.values[batch.codes.index(0)].tolist()
 
     assert [send(part) for part in (parts[0], parts[1], parts[3])] == [0, 0, 0]
