@@ -178,13 +178,15 @@ def movements(
 
 
 def legs_since(session: Session, warehouse_id: str, lot_ids: Iterable[str], from_us: int, until_us: int) -> list[tuple[str, int, Leg]]:
-    """(ledger, number, leg) of what changed some lots in a warehouse after from_us, up to until_us, newest first."""
+    """(ledger, number, leg) of what changed some lots there up to until_us and happened or was told after from_us, newest first."""
     found: list[tuple[str, int, Leg]] = []
     key = [LEG.c[name] for name in LINE]
     for some in rows.chunks(sorted(set(lot_ids))):
-        query = columns_of(LEG.c.ledger, LEG.c.number, *key, LEG.c.quantity).where(
-            LEG.c.warehouse_id == warehouse_id, LEG.c.lot_id.in_(some), LEG.c.at_us > from_us, LEG.c.at_us <= until_us
+        query = columns_of(LEG.c.ledger, LEG.c.number, *key, LEG.c.quantity).join(
+            Movement, and_(col(Movement.warehouse_id) == LEG.c.ledger, col(Movement.number) == LEG.c.number)
         )
+        query = query.where(LEG.c.warehouse_id == warehouse_id, LEG.c.lot_id.in_(some), LEG.c.at_us <= until_us)
+        query = query.where(or_(LEG.c.at_us > from_us, col(Movement.recorded_us) > from_us))
         for row in session.execute(query.order_by(LEG.c.at_us.desc(), LEG.c.number.desc())):
             found.append((row[0], row[1], Leg(Line(*row[2:8]), row[8])))
     return found

@@ -97,8 +97,11 @@ class Units:
                 told = f"is {self.shipments[movement.shipment_id]}"
                 raise FailedPrecondition(told, field="shipment_id", value=movement.shipment_id)
             carrier = (self._units.get(unit_id) or {}).get("carrier") or ""
-            if carrier.startswith("shipment/") and carrier != f"shipment/{movement.shipment_id}":
+            if carrier.startswith("shipment/") and carrier != f"shipment/{movement.shipment_id}" and self._loaded(unit_id):
                 raise FailedPrecondition(f"is on {carrier}", field="to_handling_unit_id", value=unit_id)
+
+    def _loaded(self, unit_id: str) -> bool:
+        return any(name == unit_id and quantity for (name, _), (quantity, _) in self._carried.items())
 
     def _known(self, movement: Movement) -> None:
         if movement.shipment_id not in self.shipments:
@@ -121,6 +124,10 @@ class Units:
             mine = (movement.lot_id, unit_id, movement.shipment_id)
             shipped = (amount for line, amount in book.lines.items() if (line.lot_id, line.handling_unit_id, line.shipment_id) == mine)
             self._carry(unit_id, movement.lot_id, max(papers, sum(shipped, stock.ZERO)))
+        elif movement.status == IN_TRANSIT and (movement.handling_unit_id, movement.lot_id) in self._carried:
+            # An ADJUST settles what was short: the unit does not carry it any more.
+            rest = self._base(movement.handling_unit_id, movement.lot_id) + movement.quantity
+            self._carry(movement.handling_unit_id, movement.lot_id, max(rest, stock.ZERO))
         elif movement.kind == "RECEIVE":
             left = movement.quantity + movement.damaged
             for line, carried in aboard:
@@ -144,8 +151,7 @@ class Units:
                 "created_us": self._now_us, "updated_us": self._now_us, "etag": 1,
             }  # fmt: skip
         elif unit["carrier"] != carrier:
-            loaded = any(name == unit_id and quantity for (name, _), (quantity, _) in self._carried.items())
-            if loaded and not carrier.startswith("shipment/"):
+            if self._loaded(unit_id) and not carrier.startswith("shipment/"):
                 return
             unit = {**unit, "carrier": carrier, "updated_us": self._now_us, "etag": unit["etag"] + 1}
         else:

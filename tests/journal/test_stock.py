@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 from sqlmodel import Session
 
 from actors.inventory import read
-from actors.journal import outbox, rows
+from actors.journal import outbox, queries_stock, rows
 from actors.journal.database import writer
 from actors.journal.prepared import CommitResult, HoldAct, PreparedCommit, StockWork
 from actors.journal.store import Store, open_store
@@ -154,6 +154,17 @@ def test_a_count_is_as_of_its_time_and_later_movements_survive(world: World) -> 
     assert world.move("COUNT", "c3", "5")["legs"] == []
 
 
+def test_what_is_told_late_explains_a_difference_as_what_happens_late_does(world: World) -> None:
+    world.now_us = NOW_US - 3 * HOUR_US
+    world.move("RECEIVE", "known", "5", at_us=NOW_US - 5 * HOUR_US)
+    world.now_us = NOW_US
+    world.move("PICK", "told-late", "1", at_us=NOW_US - 4 * HOUR_US)
+    world.move("PICK", "new", "1", at_us=NOW_US - HOUR_US)
+    with Session(world.store.engine) as session:
+        found = queries_stock.legs_since(session, "W", ["IT/L1"], NOW_US - 2 * HOUR_US, NOW_US)
+    assert [(number, leg.quantity) for _, number, leg in found if leg.line.status == "FREE"] == [(3, Decimal(-1)), (2, Decimal(-1))]
+
+
 def test_serial_numbers_are_in_one_place_at_a_time(world: World) -> None:
     world.move("RECEIVE", "r", "2", serials=["1", "2"])
     with pytest.raises(FailedPrecondition, match="is in W/A already"):
@@ -178,6 +189,20 @@ def test_goods_shipped_from_one_warehouse_are_received_in_another_with_short_ove
     assert (over["movement"]["short"], over["movement"]["over"]) == ("0", "2")
     assert world.stock() == {("W", "A", "", "FREE"): 8, ("D", "IN", "", "FREE"): 13, ("D", "IN", "", "HELD"): 1}
     assert world.all(HandlingUnitLot) == []
+
+
+def test_a_pallet_is_used_again_once_it_is_empty_or_what_was_short_is_settled(world: World) -> None:
+    world.commit(inserts=[Shipment(shipment_id="S2", shard=0)])
+    world.move("RECEIVE", "r", "20")
+    onto = {"status": "FREE", "to_handling_unit_id": "PAL"}
+    world.move("SHIP", "s1", "5", shipment_id="S", **onto)
+    world.tell({"kind": "RECEIVE", "key": "d", "quantity": "3", "shipment_id": "S", "zone_id": "IN"}, warehouse_id="D", whole=True)
+    with pytest.raises(FailedPrecondition, match="is on shipment/S"):
+        world.move("SHIP", "s2", "5", shipment_id="S2", **onto)
+    world.move("ADJUST", "lost", "-2", status="IN_TRANSIT", shipment_id="S", handling_unit_id="PAL", reason="lost")
+    assert world.all(HandlingUnitLot) == []
+    world.move("SHIP", "s2", "5", shipment_id="S2", **onto)
+    assert [(unit.handling_unit_id, unit.carrier) for unit in world.all(HandlingUnit)] == [("PAL", "shipment/S2")]
 
 
 def test_shipping_what_the_papers_announce_does_not_make_it_more(world: World) -> None:
