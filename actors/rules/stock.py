@@ -212,11 +212,11 @@ def decide(movement: Movement, book: Book, *, as_of: Decimal = ZERO, aboard: Seq
     """
     status = _status(movement)
     here = Line(movement.warehouse_id, movement.zone_id, movement.lot_id, movement.handling_unit_id, "", status)
-    if movement.kind == "RECEIVE":
-        return _receive(movement, book, aboard)
     if status == IN_TRANSIT:
         here = here._replace(zone_id="", shipment_id=movement.shipment_id)
-    if movement.kind == "COUNT":
+    if movement.kind == "RECEIVE":
+        found = _receive(movement, book, aboard)
+    elif movement.kind == "COUNT":
         found = Found(_only((Leg(here, movement.quantity - as_of),)))
     elif movement.kind == "ADJUST":
         found = Found((Leg(here, movement.quantity),))
@@ -228,6 +228,8 @@ def decide(movement: Movement, book: Book, *, as_of: Decimal = ZERO, aboard: Seq
         total = book.of(line) + more
         if abs(total) >= LARGEST:
             raise FailedPrecondition("would hold more than a ledger can count", field="quantity", value=text(total))
+        if movement.kind == "RECEIVE":
+            continue  # it takes what `aboard` says is there
         if more < 0 and total < 0 and not book.allow_negative:
             place = " ".join(part for part in (line.zone_id, line.handling_unit_id, line.shipment_id, line.status) if part)
             told = f"takes {text(-more)} where there are {text(book.of(line))} ({place}); the warehouse allows no negative stock"

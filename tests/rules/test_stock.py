@@ -15,6 +15,7 @@ from actors.rules.stock import (
     FREE,
     HELD,
     IN_TRANSIT,
+    LARGEST,
     PICKED,
     RESERVED,
     Block,
@@ -118,6 +119,17 @@ def test_a_receipt_tells_short_and_over_and_holds_what_is_damaged() -> None:
         ("V", IN_TRANSIT, -3), ("U", IN_TRANSIT, -3), ("W", FREE, 5), ("W", HELD, 1),
     ]  # fmt: skip
     assert decide(moved("RECEIVE", "9", shipment_id="S"), Book(), aboard=carried).over == 1
+
+
+def test_what_a_ledger_cannot_count_is_refused_line_by_line() -> None:
+    mine = Book(allow_negative=True)
+    most = str(LARGEST - 1)
+    mine.take(decide(moved("RECEIVE", most), mine).legs)
+    for kind, status in (("RECEIVE", ""), ("ADJUST", "")):
+        with pytest.raises(FailedPrecondition, match="more than a ledger can count"):
+            decide(moved(kind, most, status=status), mine)
+    with pytest.raises(FailedPrecondition, match="more than a ledger can count"):
+        decide(moved("RECEIVE", "1", shipment_id="S", damaged=LARGEST), Book())
 
 
 def test_a_kind_refuses_a_status_that_it_does_not_take_from() -> None:
