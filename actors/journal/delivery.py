@@ -122,7 +122,7 @@ def settle(connection: Connection, destination: str, settled: Sequence[Settled],
 
 
 def _counted(connection: Connection, destination: str, now_us: int) -> list[Condition]:
-    """Alerts by the messages that wait, where there were many when last counted, and by those that are dead."""
+    """Alerts by the messages that wait, where there were many when last counted."""
     found: list[Condition] = []
     held = connection.execute(select(DESTINATION).where(DESTINATION.c.destination == destination)).mappings().first()
     if held is not None and held["undelivered"] > held["alert_above"]:
