@@ -135,6 +135,8 @@ class Settings(BaseModel):
         for name, url in (("erp_url", self.erp_url), ("webhook_url", self.webhook_url)):
             if url and not url.startswith(("http://", "https://")):
                 raise ValueError(f"{name} must begin with http:// or https://")
+            if "@" in url.split("://", 1)[-1].partition("/")[0]:
+                raise ValueError(f"{name} must have no user or password in it: addresses are logged")
         if self.webhook_url and not self.webhook_secret:
             raise ValueError("webhook_url needs webhook_secret: a receiver must be able to tell who posts")
         if self.tls_client_ca is not None and self.tls_cert is None:

@@ -58,6 +58,7 @@ def test_names_of_the_tests_are_left_alone() -> None:
         ({"tls_client_ca": "ca.pem"}, "needs tls_cert"),
         ({"owner_timeout_s": "2", "heartbeat_s": "1"}, "three heartbeat_s"),
         ({"ray_address": "head:6379"}, "needs a PostgreSQL"),
+        ({"erp_url": "https://me:pass@erp.example/db", "erp_password": "x"}, "erp_url must have no user or password"),
         ({"database_url": "mysql://localhost/x"}, "sqlite:// or postgresql://"),
         ({"database_url": "sqlite://"}, "must name a file"),
         ({"database_url": "what?"}, "is no URL"),
