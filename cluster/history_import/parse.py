@@ -43,10 +43,10 @@ class Parsed:
 
 
 class _Rows:
-    """The rows of a piece while they are read: `why[i]` is the first thing that is wrong with row i."""
+    """The rows of a piece while they are read: `why[i]` is the first thing that is wrong with row i. first: it is the file's first."""
 
-    def __init__(self, table: pa.Table, lines: I8, mapping: Mapping) -> None:
-        self.table, self.lines, self.mapping = table, lines, mapping
+    def __init__(self, table: pa.Table, lines: I8, mapping: Mapping, first: bool) -> None:
+        self.table, self.lines, self.mapping, self.first = table, lines, mapping, first
         self.wrong = np.zeros(len(lines), np.bool_)
         self.why: dict[int, str] = {}
 
@@ -88,9 +88,9 @@ class _Rows:
 
 
 def parse(piece: Piece, mapping: Mapping, file_name: str, received_us: int) -> Parsed:
-    """The readings of a piece. Raises UnusableFile where times have no zone and the mapping names none."""
+    """The readings of a piece. Raises UnusableFile where no time of the file's first piece has a zone and the mapping names none."""
     table, lines, bad, empty = _table(piece, mapping)
-    rows = _Rows(table, lines, mapping)
+    rows = _Rows(table, lines, mapping, piece.number == 0)
     tag, tag_ids = _tags(rows, file_name)
     sensed_us = _times(rows)
     codes, values = _values(rows)
@@ -216,10 +216,21 @@ def _times(rows: _Rows) -> I8:
         fits = pc.fill_null(pc.match_substring_regex(text, ISO), False)
         rows.refuse(~_mask(fits), "time", text, "does not fit the format 'iso'")
         text = pc.if_else(fits, pc.replace_substring_regex(text, r"(\.\d{6})\d+", r"\1"), None)
+        if given.where is None:
+            text = _zoned(rows, text)
     try:
         return _fast(rows, text)
     except pa.ArrowException:  # some row is wrong: find out which
         return _slow(rows, text)
+
+
+def _zoned(rows: _Rows, text: Any) -> Any:
+    """The times that carry a zone, where the mapping names none: without one a row is refused, and so is a file that begins without any."""
+    zoned = pc.fill_null(pc.match_substring_regex(text, ZONED), False)
+    if rows.first and not pc.any(zoned).as_py():
+        return text
+    rows.refuse(~_mask(zoned) & ~_mask(pc.is_null(text)), "time", text, "carries no zone, and the mapping names none")
+    return pc.if_else(zoned, text, None)
 
 
 def _fast(rows: _Rows, text: Any) -> I8:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 from pathlib import Path
 from typing import Any
@@ -202,3 +203,20 @@ def test_a_file_that_does_not_fit_is_refused_whole_with_the_reason(tmp_path: Pat
 def test_a_wrong_mapping_names_what_is_wrong(change: dict[str, Any], why: str) -> None:
     with pytest.raises(mapping.MappingError, match=why):
         mapping.of({**WIDE, **change})
+
+
+def test_times_of_which_some_carry_a_zone_are_refused_alone_where_they_carry_none(tmp_path: Path) -> None:
+    path = tmp_path / "logger-7.csv"
+    for broken in ("", "A,soon,5\n"):  # the fast way, and the one that finds out which row is wrong
+        path.write_text(f"tag,at,t\nA,2024-03-01T12:00:00Z,5\nA,2024-03-01 12:01,6\n{broken}")
+        how = mapping.of(WIDE)
+        [piece] = pieces.pieces(path, how)
+        found = parse(piece, how, "logger-7", NOW_US)
+        assert [row[2] for row in rows(found)] == [{"temperature_c": 5.0}]
+        assert [(bad.line, "carries no zone" in bad.reason) for bad in found.bad][:1] == [(3, True)]
+    path.write_text("tag,at,t\nA,2024-03-01 12:00,5\nA,2024-03-01 12:01,6\n")
+    [piece] = pieces.pieces(path, how)
+    with pytest.raises(UnusableFile, match="zone"):
+        parse(piece, how, "logger-7", NOW_US)
+    later = parse(dataclasses.replace(piece, number=3, first_line=1_000), how, "logger-7", NOW_US)
+    assert [bad.line for bad in later.bad] == [1_000, 1_001], "a file that began well is not given up in its middle"
