@@ -8,9 +8,11 @@ from pathlib import Path
 
 from services.reports.document import Card, Cell, Document, Facts, Listing, Number, Part, Plot, Section, Table, Words
 from services.reports.figure import INKS, css, svg
+from services.reports.seal import BEGIN
 
 SIGNS = {"good": "✓", "bad": "✕", "warn": "!", "": "", "dim": "", "gone": ""}
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+MARK = BEGIN.decode()
 
 STYLE = (Path(__file__).parent / "data" / "style.css").read_text(encoding="utf-8")
 
@@ -30,14 +32,16 @@ def render(document: Document, seal: bytes) -> bytes:
     )
     light = "".join(f"--{name}:{ink.light};" for name, ink in INKS.items())
     dark = "".join(f"--{name}:{ink.dark};" for name, ink in INKS.items())
-    return (
+    page = (
         f'<!doctype html>\n<html lang="{escape(document.language)}">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width,initial-scale=1">\n<meta name="color-scheme" content="light dark">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
         f"<title>{escape(document.title)}: {escape(document.cards[0].head if document.cards else document.kind)}</title>\n"
         f"<style>\n:root{{{light}}}\n@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}{STYLE}{css()}\n</style>\n</head>\n"
         f"<body>\n{body}\n</body>\n</html>\n"
-    ).encode() + (b"<!-- " + seal + b" -->\n" if seal else b"")
+    )
+    # What people wrote may look like the seal's place, of which there is one.
+    return page.replace(MARK, MARK.replace(":", "&#58;")).encode() + (b"<!-- " + seal + b" -->\n" if seal else b"")
 
 
 def _card(card: Card) -> str:

@@ -16,6 +16,7 @@ from fpdf.enums import PathPaintRule, XPos, YPos
 
 from services.reports.document import Beside, Card, Cell, Column, Document, Facts, Listing, Number, Part, Plot, Section, Table, Words
 from services.reports.figure import INKS, STYLES, Area, Box, Dot, Figure, Label, Line, Points
+from services.reports.seal import BEGIN
 
 logging.getLogger("fpdf").setLevel(logging.ERROR)  # it warns of every sign that the font lacks; these are drawn as boxes
 logging.getLogger("fontTools").setLevel(logging.ERROR)
@@ -58,7 +59,8 @@ class _Writer:
         self._left, self._wide = LEFT_MM, WIDE_MM  # of the column that is being written
         pdf.set_creation_date(made.astimezone(UTC))
         pdf.set_producer("Waybill")
-        pdf.set_title(f"{document.kind}: {document.title}")
+        # The one text that is not compressed: it must not look like the seal's place.
+        pdf.set_title(f"{document.kind}: {document.title}".replace(BEGIN.decode(), BEGIN.decode().rstrip(":")))
         pdf.set_lang(document.language)
         pdf.foot = f"{document.kind} · {document.title} · {document.made}"
         for style, name in (("", "Regular"), ("B", "Bold")):

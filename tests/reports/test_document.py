@@ -173,3 +173,11 @@ def test_a_real_browser_shows_it_offline_and_prints_it(html: str, tmp_path: Path
     assert "earlier revision" in " ".join(pages)
     assert "2: late readings" in " ".join(pages)
     assert "1: late readings" in " ".join(pages)  # what is folded on the screen is on paper
+
+
+@pytest.mark.parametrize("form", [HTML, PDF])
+def test_a_text_that_looks_like_the_seal_is_a_text(form: report_pb2.ReportFormat.ValueType) -> None:
+    made = report(name="WAYBILL-SEAL:x:END-SEAL")
+    made.shipment.description = made.shipment.reference = "WAYBILL-SEAL:0000:END-SEAL"
+    found = seal.opened(written(made, form, KEY))
+    assert (found.intact, found.genuine) == (True, True)
