@@ -97,6 +97,18 @@ def test_every_waybill_variable_is_a_setting_and_its_value_is_taken() -> None:
     assert set(files) <= values.keys()
 
 
+def test_all_that_read_or_write_the_archive_name_one_place_that_all_nodes_reach() -> None:
+    boxes = [box for _, one in DOCUMENTS for pod in pods(one) for box in pod["spec"]["containers"] if box["image"].startswith("waybill:")]
+    ours = {box["name"]: {one["name"]: one for one in box["env"]} for box in boxes if box["name"] != "submit"}
+    assert ours.keys() == {"waybill", "ray-head", "ray-worker", "archive"}
+    for env in ours.values():
+        assert {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"} <= env.keys()
+    named = {name: env["WAYBILL_ARCHIVE"]["value"] for name, env in ours.items() if "WAYBILL_ARCHIVE" in env}
+    assert named.keys() == ours.keys() - {"ray-worker"}, "a shard is told by the database where a part lies"
+    assert len(set(named.values())) == 1
+    assert next(iter(named.values())).startswith("s3://")
+
+
 def test_rays_tuning_is_the_one_that_was_measured() -> None:
     tuning = {**TUNING, **SPARES}
     containers = [box for _, one in DOCUMENTS for pod in pods(one) for box in pod["spec"]["containers"]]
