@@ -131,6 +131,8 @@ def verify(location: Location = "") -> None:
     else:
         with opened("") as (_, store, _place):
             parts = manifest.parts(store.engine)
+    if not parts:
+        raise Failed("nothing is archived, so there is nothing to check: `waybill archive run`")
     total = sum(file["bytes"] for part in parts for file in part["files"])
     with Progress(TextColumn("checking"), BarColumn(), DownloadColumn(), console=out, transient=True) as progress:
         task = progress.add_task("checking", total=total)
