@@ -165,6 +165,8 @@ def _here(request: Request, archive: str, folder: Path | None) -> bool:
     parts = _parts(archive)
     replay_id = uuid.uuid4().hex[:12]
     place = Place.of(folder or f"replay-{replay_id}")
+    if place.exists(result.RESULT):
+        raise Failed(f"{place.location} holds a result already: name another folder with --out, or show it with `waybill replay show`")
     started = not ray.is_initialized()
     settings = load()
     if started:
@@ -185,7 +187,7 @@ def _here(request: Request, archive: str, folder: Path | None) -> bool:
             ray_node.disconnect(heads, [], 10)
     found, differences, shipments = result.read(place)
     _tell(found, differences.to_pylist(), shipments.num_rows)
-    out.print(f"[dim]{place.location}[/]")
+    out.print(f"[dim]{place.location}: {result.REPORT} for people, Parquet for programs[/]")
     return bool(found.summary.get("identical", True))
 
 
@@ -212,7 +214,7 @@ def _there(client: Client, request: Request) -> bool:
     asked = replay_pb2.ListReplayDifferencesRequest(replay_id=replay.replay_id, page_size=SHOWN)
     rows = [_row(one) for one in client.call(service.ListReplayDifferences, asked).differences]
     _tell(found, rows, replay.counts["shipments"])
-    out.print(f"[dim]{replay.location}[/]")
+    out.print(f"[dim]{replay.location}: {result.REPORT} for people, Parquet for programs[/]")
     return found.summary.get("identical", True) is not False
 
 

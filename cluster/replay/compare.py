@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from actors.rules import exposure
 from actors.rules.readings import COLUMNS, FOREVER_US, NOT_EVALUATED
 from actors.tags.carriers import Carrier
+from cluster.archive import reader
 from cluster.replay import judge, result
 from cluster.replay.journeys import Journeys, Rules
 from cluster.replay.judge import Columns, Judged
@@ -88,6 +92,21 @@ def flags(journeys: Journeys, columns: Columns, rules: Rules) -> list[dict[str, 
             first = int(columns.sensed_us[mine[0]])
             found.append(row | {"fields": "readings", "before_started_at": first, "after_started_at": first, "before_readings": len(mine)})
     return found
+
+
+def strays(journeys: Journeys) -> list[dict[str, Any]]:
+    """Recorded excursions that stand and are of no custody that does: no rule gives them again. One row each."""
+    table = journeys.part.table("excursions")
+    mask = pc.and_(table.column("final"), pc.not_equal(table.column("state"), "RETRACTED"))
+    mask = pc.and_(mask, pc.is_in(table.column("carrier"), pa.array(list(journeys.shipment_of), pa.string())))
+    mask = pc.and_(mask, pc.invert(pc.is_in(table.column("custody_id"), pa.array(journeys.rides.custody_id))))
+    found = []
+    for row in reader.records(table.filter(mask)):
+        told: dict[str, Any] = {name: row[name] for name in ("tag_id", "custody_id", "handling_unit_id", "severity", "lots")}
+        told |= {f"before_{fact}": row[fact] for fact in _EXCURSION}
+        told |= {"subject": result.EXCURSION, "name": row["limit_id"], "change": result.VANISHED, "fields": ""}
+        found.append(told | {"shipment_id": journeys.shipments[journeys.shipment_of[row["carrier"]]]["shipment_id"]})
+    return in_order(found)
 
 
 def _mkt_names(rules: Rules, names: Sequence[str]) -> set[int]:
@@ -289,8 +308,12 @@ def _tally(journeys: Journeys, judged: Judged, rules: Rules, many: int) -> dict[
     }  # fmt: skip
 
 
-def without_rides(journeys: Journeys) -> list[dict[str, Any]]:
-    """The rows of SHIPMENTS of shipments that nothing rode on."""
+def without_rides(journeys: Journeys, found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of SHIPMENTS of shipments that nothing rode on. found: their differences."""
     nothing: dict[str, Any] = {f"{side}_{name}": 0 for side in ("before", "after") for name in ("excursions", "visits", "alerts")}
-    nothing |= {"before_verdict": result.NO_DATA, "after_verdict": result.NO_DATA, "readings": 0, "custodies": 0, "differences": 0}
-    return [{**nothing, "shipment_id": one["shipment_id"], "lots_affected": []} for one in journeys.shipments]
+    nothing |= {"before_verdict": result.NO_DATA, "after_verdict": result.NO_DATA, "readings": 0, "custodies": 0}
+    many = Counter(row["shipment_id"] for row in found)
+    return [
+        {**nothing, "shipment_id": one["shipment_id"], "differences": many[one["shipment_id"]], "lots_affected": []}
+        for one in journeys.shipments
+    ]

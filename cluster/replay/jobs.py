@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 
+from actors.rules.errors import FailedPrecondition, NotFound
 from cluster.archive.filesystem import Place
 from cluster.archive.reader import Part
 from cluster.replay import arrival, compare, result, whatif
@@ -25,6 +26,8 @@ from cluster.replay.journeys import load, recorded
 from cluster.replay.result import Result
 
 TASKS = "tasks"
+ASKED = "asked.json"
+"""What a replay that has not ended yet was asked."""
 TASK_RETRIES = 20
 """A part is judged again so often where its worker or node died; a part that kills its worker every time ends the replay."""
 POLL_S = 0.5
@@ -74,8 +77,10 @@ def judge_part(row: Mapping[str, Any], request: Request, place: Place) -> dict[s
 
 def _judge(part: Part, request: Request, only: frozenset[str] | None) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, int]]:
     journeys = load(part, only)
+    strays = compare.strays(journeys) if request.kind == result.VERIFY else []
     if not len(journeys.rides):
-        return [], compare.without_rides(journeys), {"parts": 1, "shipments": len(journeys.shipments)}
+        shipments = compare.without_rides(journeys, strays)
+        return strays, shipments, {"parts": 1, "shipments": len(shipments), "differences": len(strays)}
     names: list[str] = []
     rules = journeys.rules()
     if request.kind == result.WHAT_IF:
@@ -90,7 +95,7 @@ def _judge(part: Part, request: Request, only: frozenset[str] | None) -> tuple[l
         before = recorded(journeys, names)
     found = compare.differences(journeys, before, after, other, sums=request.kind == result.VERIFY)
     if request.kind == result.VERIFY:
-        found = compare.in_order(found + compare.flags(journeys, columns, rules))
+        found = compare.in_order(found + strays + compare.flags(journeys, columns, rules))
     shipments = compare.shipments(journeys, before, after, (rules, other), found)
     counts = {
         "parts": 1, "shipments": len(journeys.shipments), "custodies": len(journeys.rides), "readings": after.readings,
@@ -121,13 +126,23 @@ def run(
     """Replay parts of an archive with the Ray that this process is connected to. Raises Cancelled.
 
     progress: told (parts done, parts in all, counts so far). A request that breaks a rule raises InvalidArgument before anything starts.
+    One that concerns no archived shipment, or goes where the answer to another one lies, raises FailedPrecondition; a shipment that is
+    asked for and not there NotFound: that nothing differs is never said of nothing.
     """
     if request.kind == result.WHAT_IF:
         whatif.read(request.rules)
     mine = chosen(parts, request)
-    made = Result(replay_id, request.kind, started_us=now_us(), parameters=request.to_data(), versions=versions())
-    if place.exists(result.RESULT):
-        return result.read(place)[0]
+    if not mine:
+        raise FailedPrecondition("nothing is archived that this concerns", field="months", value=", ".join(request.months))
+    asked = json.loads(json.dumps(request.to_data()))
+    made = Result(replay_id, request.kind, started_us=now_us(), parameters=asked, versions=versions())
+    there = result.read(place)[0] if place.exists(result.RESULT) else None
+    known = there.parameters if there else json.loads(place.read(ASKED)) if place.exists(ASKED) else asked
+    if known != asked:
+        raise FailedPrecondition("holds the answer to another question: take another folder", field="folder", value=place.location)
+    if there:
+        return there
+    place.put(ASKED, json.dumps(asked).encode())
     counts: dict[str, int] = {"parts": 0, "shipments": 0, "custodies": 0, "readings": 0, "differences": 0}
     started = time.perf_counter()
     for done, part in enumerate(_in_parallel(mine, request, place, cancelled, tasks_at_once), 1):
@@ -136,14 +151,28 @@ def run(
         if progress is not None:
             progress(done, len(mine), counts)
     differences, shipments = _gather(mine, place)
+    missing = sorted(set(request.shipment_ids) - set(shipments.column("shipment_id").to_pylist()))
+    if missing:
+        raise NotFound("this shipment is not in the archive that is replayed", field="shipment_ids", value=missing[0])
     made.counts = counts
     made.summary = summary(request, differences, shipments)
     made.digest = result.digest_of(differences, shipments)
     made.elapsed_s = time.perf_counter() - started
     made.finished_us, made.state = now_us(), result.SUCCEEDED
+    place.put(result.REPORT, _page(made, differences, shipments, mine))
     result.write(place, made, differences, shipments)
     place.remove_folder(TASKS)
+    place.remove(ASKED)
     return made
+
+
+def _page(made: Result, differences: pa.Table, shipments: pa.Table, parts: Sequence[Mapping[str, Any]]) -> bytes:
+    """The report for people: HTML that needs nothing from elsewhere."""
+    from cluster.reports import journeys, replay  # a task needs none of it
+
+    rules = made.parameters["rules"] if made.kind == result.WHAT_IF else None
+    shown = journeys.find(map(Part.of, parts), replay.to_plot(differences, shipments), rules)
+    return replay.page(made, differences, shipments, shown)
 
 
 def _in_parallel(

@@ -1,4 +1,4 @@
-"""What a replay leaves behind: a folder (or URL) with result.json, differences.parquet and shipments.parquet.
+"""What a replay leaves behind: a folder (or URL) with result.json, differences.parquet, shipments.parquet, and report.html for people.
 
 `differences` has a row for each thing that is not the same (DIFFERENCES), `shipments` one for each shipment replayed (SHIPMENTS). In a
 verify `before` is what was recorded and `after` what the replay gives; in a what-if `before` is the outcome of the recorded rules and
@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from cluster.archive.filesystem import Place
 
-RESULT, DIFFERENCES_FILE, SHIPMENTS_FILE = "result.json", "differences.parquet", "shipments.parquet"
+RESULT, DIFFERENCES_FILE, SHIPMENTS_FILE, REPORT = "result.json", "differences.parquet", "shipments.parquet", "report.html"
 FORMAT = 1
 
 VERIFY, ARRIVAL, WHAT_IF, LIVE = "verify", "arrival", "what-if", "live"
