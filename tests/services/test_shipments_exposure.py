@@ -10,7 +10,7 @@ import pytest
 from actors.journal.tables import Custody, Excursion
 from actors.rules.plan import Plan, make_plan
 from actors.rules.profiles import shipped
-from actors.rules.readings import CODE, NO_SEQUENCE, Batch
+from actors.rules.readings import CODE, NO_SEQUENCE, NOT_EVALUATED, Batch
 from services.exposure import Ride, summary
 from waybill.v1 import common_pb2, exposure_pb2
 
@@ -42,7 +42,7 @@ def ride(tag_id: str, from_h: int, until_h: int | None, every_us: int = 10 * MIN
         from_us=from_h * HOUR_US,
         until_us=until_us,
     )
-    return Ride(custody, batch, values[0])
+    return Ride(custody, batch, values[0], np.full(values.shape, NOT_EVALUATED, np.uint8))
 
 
 def sums(one: Ride, **fields: Any) -> dict[str, Any]:
