@@ -44,7 +44,9 @@ ROUND_READINGS_MAX = 200_000
 LIVE_US = 600_000_000
 """A message whose newest reading is older than this is backlog."""
 BACKLOG_READINGS_MAX = 50_000
-"""The same of backlog: a live reading waits no longer than such a call takes."""
+"""The same of backlog while live readings come: one of them waits no longer than such a call takes."""
+LIVE_S = 10.0
+"""Live readings are said to come so long after the last of them. When none come, backlog goes in rounds of full size, a third faster."""
 
 
 class Outcome(NamedTuple):
@@ -86,6 +88,7 @@ class Gatherer:
         self._pump: asyncio.Task[None] | None = None
         self._closed = False
         self._listeners: list[asyncio.Event] = []
+        self._live_at = -LIVE_S
 
     @property
     def bytes_in_flight(self) -> int:
@@ -130,6 +133,8 @@ class Gatherer:
         size = _size(batch)
         backlog = len(batch) > 0 and int(batch.sensed_us.max()) < now_us() - LIVE_US
         self.admission.admit(source, size, backlog)
+        if not backlog:
+            self._live_at = time.monotonic()
         loop = asyncio.get_running_loop()
         patience_s = PATIENCE_S if remaining_s is None else remaining_s
         message = _Message(ids, batch, time.monotonic() + patience_s, loop.create_future(), size, source, backlog)
@@ -153,7 +158,8 @@ class Gatherer:
                 await self._freed.wait()
             patience_s = self._waiting.first.since + self._gather_s - time.monotonic() if any(lane.busy for lane in self._lanes) else 0
             await asyncio.sleep(max(patience_s, 0))
-            taken = self._waiting.take(ROUND_READINGS_MAX, BACKLOG_READINGS_MAX)
+            live_come = time.monotonic() - self._live_at < LIVE_S
+            taken = self._waiting.take(ROUND_READINGS_MAX, BACKLOG_READINGS_MAX if live_come else ROUND_READINGS_MAX)
             if not self._waiting:
                 self._filled.clear()
             for backlog in (False, True):
