@@ -113,14 +113,16 @@ def start_spare(node_ids: Collection[str] | None = None) -> None:
     It only makes a restart faster: where Ray refuses, shards start in new processes. Ray has no public way to ask for it.
     """
     from ray._private.grpc_utils import init_grpc_channel
-    from ray.core.generated import node_manager_pb2, node_manager_pb2_grpc
-    from ray.core.generated.runtime_environment_pb2 import RuntimeEnvInfo
+    from ray.core.generated import node_manager_pb2, node_manager_pb2_grpc, runtime_environment_pb2
 
     messages: Any = node_manager_pb2  # Ray's generated modules say nothing of their types
     stub: Any = node_manager_pb2_grpc.NodeManagerServiceStub
+    environment: Any = runtime_environment_pb2
     nodes: Any = ray.nodes
     job_id = bytes.fromhex(ray.get_runtime_context().get_job_id())
-    request = messages.PrestartWorkersRequest(num_workers=1, job_id=job_id, runtime_env_info=RuntimeEnvInfo(serialized_runtime_env="{}"))
+    request = messages.PrestartWorkersRequest(
+        num_workers=1, job_id=job_id, runtime_env_info=environment.RuntimeEnvInfo(serialized_runtime_env="{}")
+    )
     for node in nodes():
         if not node["Alive"] or (node_ids is not None and node["NodeID"] not in node_ids):
             continue
