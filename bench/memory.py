@@ -10,12 +10,14 @@ from bench.clients import Clients
 from bench.ingest import new_workload
 from bench.system import started
 
-READINGS = 1_200_000
+READINGS = 2_400_000
 """So many are sent at least in both cases, so that the rings of recent readings are full in both."""
 MINUTES = 3
 PER_SHIPMENT = 1_000
 PER_GATEWAY = 10_000
 FEW = 1_000
+RING_BYTES = 16 << 20
+"""Of each shard: so small that it turns in both cases, so large that a batch is a part of it."""
 
 
 def _measure(tags: int) -> dict[str, tuple[int, int]]:
@@ -23,7 +25,7 @@ def _measure(tags: int) -> dict[str, tuple[int, int]]:
     minutes = max(MINUTES, -(-READINGS // tags))
     gateways = max(8, tags // PER_GATEWAY)
     work = replace(new_workload(tags, minutes, gateways), tags_per_shipment=min(PER_SHIPMENT, tags))
-    with started(work, ring_bytes=1 << 20) as system:
+    with started(work, ring_bytes=RING_BYTES) as system:
         with Clients(system.target, work, processes=1, size=10_000, rows=False, streams=8, window=2, connections=8) as clients:
             step = max(1, 500_000 // tags)
             for minute in range(0, minutes, step):
@@ -36,7 +38,7 @@ def _sum(memory: dict[str, tuple[int, int]], kind: int) -> int:
 
 
 def per_tag(quick: bool) -> dict[str, Any]:
-    """Tags on shipments with three limits and a geofence, each with readings; the ring of recent readings at its least in both."""
+    """Tags on shipments with three limits and a geofence, each with readings; the ring of recent readings small, and full in both."""
     many = 100_000 if quick else 1_000_000
     pairs = [(_measure(FEW), _measure(many))]  # once: at a million tags what varies is some tens of bytes
     rss, pss = ([(_sum(after, k) - _sum(before, k)) / (many - FEW) for before, after in pairs] for k in (0, 1))

@@ -220,7 +220,7 @@ async def _follow(
         digest = hashlib.blake2b("\0".join([header.system, header.sync_id, *key]).encode(), digest_size=16).hexdigest()
         movements.append(
             {
-                "key": f"sync-{digest}", "kind": "COUNT" if counted else "ADJUST", "item_id": stock.item_of(key.lot_id),
+                "key": f"{queries.SYNC_KEY}{digest}", "kind": "COUNT" if counted else "ADJUST", "item_id": stock.item_of(key.lot_id),
                 "lot_number": stock_records.number_of(key.lot_id), "zone_id": key.zone_id, "status": status, "at_us": asked.as_of_us,
                 "quantity": stock.text(one.right if counted else one.right - one.left), "reason": f"sync {header.sync_id}",
                 "system": header.system, "actor": header.actor, "expiry_us": new.get(key.lot_id),

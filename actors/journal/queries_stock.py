@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from sqlalchemy import and_, func, or_, tuple_
+from sqlalchemy import and_, func, not_, or_, tuple_
 from sqlalchemy import select as columns_of
 from sqlmodel import Session, col, select
 
@@ -177,6 +177,10 @@ def movements(
     return list(session.exec(query.order_by(col(Movement.number)).limit(limit)))
 
 
+SYNC_KEY = "sync-"
+"""The keys of movements that a sync recorded begin with this. They settle the difference that it told, and explain no later one."""
+
+
 def legs_since(session: Session, warehouse_id: str, lot_ids: Iterable[str], from_us: int, until_us: int) -> list[tuple[str, int, Leg]]:
     """(ledger, number, leg) of what changed some lots there up to until_us and happened or was told after from_us, newest first."""
     found: list[tuple[str, int, Leg]] = []
@@ -186,7 +190,8 @@ def legs_since(session: Session, warehouse_id: str, lot_ids: Iterable[str], from
             Movement, and_(col(Movement.warehouse_id) == LEG.c.ledger, col(Movement.number) == LEG.c.number)
         )
         query = query.where(LEG.c.warehouse_id == warehouse_id, LEG.c.lot_id.in_(some), LEG.c.at_us <= until_us)
-        query = query.where(or_(LEG.c.at_us > from_us, col(Movement.recorded_us) > from_us))
+        told_late = and_(col(Movement.recorded_us) > from_us, not_(col(Movement.key).startswith(SYNC_KEY)))
+        query = query.where(or_(LEG.c.at_us > from_us, told_late))
         for row in session.execute(query.order_by(LEG.c.at_us.desc(), LEG.c.number.desc())):
             found.append((row[0], row[1], Leg(Line(*row[2:8]), row[8])))
     return found

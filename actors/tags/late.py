@@ -146,8 +146,9 @@ class Checkpoints:
         now = int(ring.head[0])
         if now - self._due > ring.capacity:  # a ring that was filled by something else than batches: begin here
             self._due = now - ring.capacity
-        while now - self._due >= step:
-            self._due += step
+        steps = (now - self._due) // step
+        self._due += steps * step
+        for _ in range(min(steps, SLICES)):  # a batch longer than the ring: every tag once
             size = -(-head.size // SLICES)
             tags = np.arange(self._cursor, min(self._cursor + size, head.size), dtype=np.int32)
             self._cursor = 0 if self._cursor + size >= head.size else self._cursor + size

@@ -127,6 +127,6 @@ def alone(
 def test_of_a_part_that_has_none_of_the_asked_shipments_nothing_is_judged(tmp_path: Any) -> None:
     parts = write(Place.of(tmp_path), [simulate(random.Random(1), number) for number in range(3)], made_profile(60, WARM), ())
     counts = judge_part(parts[0], Request(result.VERIFY, shipment_ids=("another",)), Place.of(tmp_path / "none"))
-    assert counts == {"parts": 1, "shipments": 0}
+    assert counts == {"parts": 1, "shipments": 0, "differences": 0}
     counts = judge_part(parts[0], Request(result.WHAT_IF, ("s-0001",), rules={"ignore_us": 0}), Place.of(tmp_path / "one"))
     assert (counts["shipments"], counts["custodies"], counts["differences"]) == (1, 1, 0)
