@@ -175,6 +175,7 @@ def recorded(journeys: Journeys, names: list[str]) -> Judged:
             "extreme": "extreme", "extreme_us": "extreme_at",
         },
     )  # fmt: skip
+    totals["extreme_us"][np.isnan(totals["extreme"])] = 0  # as the rules give it
     mkt_c = np.array([np.nan if one is None else one for one in journeys.custodies["mkt_c"]], np.float64)
     return Judged(
         names,

@@ -404,6 +404,7 @@ def _sums(tracks: Any, windows: Any, ride_of: I8, specs: _Specs, flat: I8, prior
     found["ride"], found["name"] = ride_of, specs.track_name[flat]
     for name in ("covered_us", "uncovered_us", "extreme", "extreme_us", "readings"):
         found[name] = summary[name]
+    found["extreme_us"][np.isnan(found["extreme"])] = 0  # nothing was read: there is no such time
     found["violation_us"] = summary["violation_us"] - prior_us
     if specs.doubled:  # a limit id that changed its metric or mode: its times add up, the rest is its newest's
         key = found["ride"].astype(np.int64) * (len(specs.names) + 1) + found["name"]
