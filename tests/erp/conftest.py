@@ -14,7 +14,7 @@ from actors.journal import outbox
 from actors.journal.store import open_store
 from cluster.boot import Running
 from services.erp.tryton import Tryton
-from tests.erp.tryton_server import PASSWORD, NoTryton, TrytonServer, tryton
+from tests.erp.tryton_server import PASSWORD, TrytonServer, tryton
 from tests.erp.world import SYSTEM, Outside
 
 ITEMS = 60
@@ -23,11 +23,8 @@ ITEMS = 60
 @pytest.fixture(scope="session")
 def erp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrytonServer]:
     """A running Tryton with 60 items in three rooms. Tests share it, so each uses lots of its own."""
-    try:
-        with tryton(tmp_path_factory.mktemp("tryton"), ITEMS) as server:
-            yield server
-    except NoTryton as why:
-        pytest.skip(f"no Tryton here: {why}")
+    with tryton(tmp_path_factory.mktemp("tryton"), ITEMS) as server:
+        yield server
 
 
 @dataclass
@@ -104,11 +101,8 @@ def connector(erp: TrytonServer, ledger: Ledger) -> Iterator[Tryton]:
 @pytest.fixture(scope="session")
 def own_erp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrytonServer]:
     """A Tryton that nobody else uses: it is killed."""
-    try:
-        with tryton(tmp_path_factory.mktemp("own-tryton"), ITEMS) as server:
-            yield server
-    except NoTryton as why:
-        pytest.skip(f"no Tryton here: {why}")
+    with tryton(tmp_path_factory.mktemp("own-tryton"), ITEMS) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
