@@ -87,6 +87,12 @@ def bounds(px: float, py: float, pz: float, qx: float, qy: float, qz: float) -> 
 
 
 @compiled
+def north_m(latitude_deg: float, latitude0_deg: float) -> float:
+    """A lower bound: no way is shorter than the meridian between the two parallels."""
+    return abs(latitude_deg - latitude0_deg) * LEAST_DEGREE_M * (1 - 1e-12) - SLACK_M
+
+
+@compiled
 def cheap_bounds(latitude_deg: float, longitude_deg: float, latitude0_deg: float, longitude0_deg: float) -> tuple[float, float]:
     """(lower, upper) metres without trigonometry: for what is clearly far or clearly near.
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actors.rules._compile import compiled
-from actors.rules.geodesy import CHORD_LIMIT_M, LEAST_RADIUS_M, SLACK_M, bounds, cheap_bounds, normal
+from actors.rules.geodesy import CHORD_LIMIT_M, GREATEST_DEGREE_M, LEAST_RADIUS_M, SLACK_M, bounds, cheap_bounds, normal, north_m
 from actors.rules.geopath import WIDTH, path_bounds
 from actors.rules.readings import F8, I4, I8, MINUTE_US
 
@@ -119,38 +119,35 @@ def fast_sides(
     """Fill `sides` for groups g0..g1: group after group, in it visit after visit, in it row after row. Returns how many are UNSURE."""
     base, unsure = 0, 0
     for g in range(g0, g1):
-        f, c = first[tags[g]], count[tags[g]]
-        n = start[g + 1] - start[g]
-        if c == 0:
-            continue
-        for i in range(n):
-            row = order[start[g] + i]
-            here, t = latitude[row], sensed_us[row]
-            fix = not (math.isnan(here) or math.isnan(longitude[row]))
-            accuracy_m = accuracy[row]
-            if math.isnan(accuracy_m):
-                accuracy_m = 0.0
-            px, py, pz, known = 0.0, 0.0, 0.0, False
-            for v in range(c):
-                side = AMBIGUOUS
-                visit = visits[f + v]
-                if fix and t >= visit["from_us"] and t < visit["until_us"]:
-                    fence = fences[visit["fence"]]
-                    radius = fence["radius_m"]
-                    lower, upper = cheap_bounds(here, longitude[row], fence["latitude_deg"], fence["longitude_deg"])
-                    if lower - radius > 0.0 and lower - radius >= accuracy_m:  # Most fixes end here.
+        low, high = start[g], start[g + 1]
+        for v in range(first[tags[g]], first[tags[g]] + count[tags[g]]):
+            from_us, until_us = visits[v]["from_us"], visits[v]["until_us"]
+            fence = fences[visits[v]["fence"]]
+            latitude0, longitude0, radius = fence["latitude_deg"], fence["longitude_deg"], fence["radius_m"]
+            circle = fence["kind"] == CIRCLE
+            for i in range(low, high):
+                row = order[i]
+                here, there, accuracy_m = latitude[row], longitude[row], accuracy[row]
+                if math.isnan(accuracy_m):
+                    accuracy_m = 0.0
+                beyond = north_m(here, latitude0) - radius
+                if math.isnan(here) or math.isnan(there) or sensed_us[row] < from_us or sensed_us[row] >= until_us:
+                    side = AMBIGUOUS
+                elif beyond > 0.0 and beyond >= accuracy_m:  # Most fixes end here.
+                    side = OUTSIDE
+                else:
+                    lower, upper = cheap_bounds(here, there, latitude0, longitude0)
+                    if lower - radius > 0.0 and lower - radius >= accuracy_m:
                         side = OUTSIDE
-                    elif fence["kind"] == CIRCLE and upper <= radius - accuracy_m:
+                    elif circle and upper <= radius - accuracy_m:
                         side = INSIDE
                     else:
-                        if not known:
-                            px, py, pz = normal(here, longitude[row])
-                            known = True
+                        px, py, pz = normal(here, there)
                         side = _circle_side(fence, px, py, pz, accuracy_m)
                         if side == UNSURE:
                             unsure += 1
-                sides[base + v * n + i] = side
-        base += c * n
+                sides[base + i - low] = side
+            base += high - low
     return unsure
 
 
@@ -246,6 +243,14 @@ def _emit(events: Rows, n: int, visit: int, kind: int, at_us: int, from_us: int,
 
 
 @compiled
+def _stays_away(fence: Any, latitude0: float, longitude0: float, latitude: float, longitude: float) -> bool:
+    """Whether a leg is shown to keep clear of the fence by its length and its end's distance in latitude alone, as most are."""
+    east = abs(longitude - longitude0)
+    hop = (abs(latitude - latitude0) + min(east, 360.0 - east)) * GREATEST_DEGREE_M + SLACK_M
+    return bool(north_m(latitude, fence["latitude_deg"]) - fence["radius_m"] > hop)
+
+
+@compiled
 def step(
     visits: Rows, first: I4, count: I4, tags: I4, start: I8, order: I8, g1: int,
     sensed_us: I8, latitude: F8, longitude: F8, sides: I1, fences: Rows, events: Rows, cursor: I8, forever_us: int,
@@ -264,54 +269,57 @@ def step(
         for v in range(v0, c):
             visit = visits[f + v]
             fence = fences[visit["fence"]]
-            for i in range(i0, rows):
+            confirm, dwell = fence["confirm"], fence["dwell_us"]
+            known, candidate, candidate_us, many = visit["side"], visit["candidate"], visit["candidate_us"], visit["count"]
+            was, la, lo = visit["outside_us"], visit["outside_latitude_deg"], visit["outside_longitude_deg"]
+            i = i0
+            while i < rows and n + 2 <= len(events):
                 side = sides[base + i]
+                row = order[start[g] + i]
+                i += 1
                 if side == AMBIGUOUS:
                     continue
-                if n + 2 > len(events):
-                    cursor[0], cursor[1], cursor[2], cursor[3] = g, v, i, base
-                    return n
-                row = order[start[g] + i]
                 t = sensed_us[row]
-                if side == visit["side"]:
-                    visit["candidate"] = 0
-                    visit["count"] = 0
+                if side == known:
+                    candidate = 0
+                    many = 0
                 else:
-                    if visit["candidate"] != side:
-                        visit["candidate"] = side
-                        visit["candidate_us"] = t
-                        visit["count"] = 0
-                    visit["count"] += 1
-                    since = visit["candidate_us"]
-                    dwell = fence["dwell_us"]
-                    if visit["count"] >= fence["confirm"] or (dwell >= 0 and t - since >= dwell):
+                    if candidate != side:
+                        candidate = side
+                        candidate_us = t
+                        many = 0
+                    many += 1
+                    if many >= confirm or (dwell >= 0 and t - candidate_us >= dwell):
                         if side == INSIDE:
-                            visit["entered_us"] = since
-                            _emit(events, n, f + v, ENTER, since, since, forever_us, t)
+                            visit["entered_us"] = candidate_us
+                            _emit(events, n, f + v, ENTER, candidate_us, candidate_us, forever_us, t)
                             n += 1
-                        elif visit["side"] == INSIDE:
-                            _emit(events, n, f + v, EXIT, since, visit["entered_us"], since, t)
+                        elif known == INSIDE:
+                            _emit(events, n, f + v, EXIT, candidate_us, visit["entered_us"], candidate_us, t)
                             n += 1
-                        visit["side"] = side
-                        visit["candidate"] = 0
-                        visit["count"] = 0
+                        known = side
+                        candidate = 0
+                        many = 0
                 if side == INSIDE:
-                    visit["outside_latitude_deg"] = math.nan
-                else:
-                    was, la, lo = visit["outside_us"], visit["outside_latitude_deg"], visit["outside_longitude_deg"]
-                    if not math.isnan(la) and t - was <= PASS_GAP_US:
-                        kind = _passes(fence, la, lo, latitude[row], longitude[row])
-                        if kind != 0:
-                            _emit(events, n, f + v, kind, was, was, t, t)
-                            event = events[n]
-                            event["latitude0_deg"] = la
-                            event["longitude0_deg"] = lo
-                            event["latitude_deg"] = latitude[row]
-                            event["longitude_deg"] = longitude[row]
-                            n += 1
-                    visit["outside_us"] = t
-                    visit["outside_latitude_deg"] = latitude[row]
-                    visit["outside_longitude_deg"] = longitude[row]
+                    la = math.nan
+                    continue
+                here, there = latitude[row], longitude[row]
+                if not math.isnan(la) and t - was <= PASS_GAP_US and not _stays_away(fence, la, lo, here, there):
+                    kind = _passes(fence, la, lo, here, there)
+                    if kind != 0:
+                        _emit(events, n, f + v, kind, was, was, t, t)
+                        event = events[n]
+                        event["latitude0_deg"] = la
+                        event["longitude0_deg"] = lo
+                        event["latitude_deg"] = here
+                        event["longitude_deg"] = there
+                        n += 1
+                was, la, lo = t, here, there
+            visit["side"], visit["candidate"], visit["candidate_us"], visit["count"] = known, candidate, candidate_us, many
+            visit["outside_us"], visit["outside_latitude_deg"], visit["outside_longitude_deg"] = was, la, lo
+            if i < rows:
+                cursor[0], cursor[1], cursor[2], cursor[3] = g, v, i, base
+                return n
             i0 = 0
             base += rows
         v0 = 0

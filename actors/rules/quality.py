@@ -318,39 +318,33 @@ def _flags(settings: Rows, start: I8, sensed_us: I8, values: F8, found: U1) -> N
     for s in range(len(start) - 1):
         rule = settings[s]
         low, high = start[s], start[s + 1]
-        at = np.empty(high - low, np.int64)
-        n = 0
+        not_before_us, not_after_us = rule.not_before_us, rule.not_after_us
+        fail_low, fail_high, suspect_low, suspect_high = rule.fail_low, rule.fail_high, rule.suspect_low, rule.suspect_high
+        ranged = fail_low == fail_low or fail_high == fail_high or suspect_low == suspect_low or suspect_high == suspect_high
+        within = GOOD if ranged else NOT_EVALUATED
+        stepped = rule.rate_per_s == rule.rate_per_s or rule.gap_us >= 0
+        spike_suspect, spike_fail = rule.spike_suspect, rule.spike_fail
+        calm = NOT_EVALUATED if spike_suspect != spike_suspect and spike_fail != spike_fail else GOOD
+        g = h = np.int64(-1)  # the two before it that are there
         for i in range(low, high):
-            if values[i] == values[i]:
-                at[n] = i
-                n += 1
-            else:
+            value = values[i]
+            if value != value:
                 found[i] = MISSING
-        for k in range(n):
-            i = at[k]
-            flag = NOT_EVALUATED
-            if sensed_us[i] < rule.not_before_us or sensed_us[i] > rule.not_after_us:
+                continue
+            flag = within
+            if value < fail_low or value > fail_high or sensed_us[i] < not_before_us or sensed_us[i] > not_after_us:
                 flag = FAIL
-            flag = _worse(flag, _gross(values[i], rule))
-            if k > 0:
-                h = at[k - 1]
-                flag = _worse(flag, _step(values[i] - values[h], sensed_us[i] - sensed_us[h], rule))
-                if k + 1 < n:
-                    spike = abs(values[i] - (values[h] + values[at[k + 1]]) / 2)
-                    flag = _worse(flag, _beyond(spike, rule.spike_suspect, rule.spike_fail))
+            elif value < suspect_low or value > suspect_high:
+                flag = SUSPECT
+            if stepped and h >= 0:
+                flag = _worse(flag, _step(value - values[h], sensed_us[i] - sensed_us[h], rule))
             found[i] = flag
+            if g >= 0:
+                spike = abs(values[h] - (values[g] + value) / 2)
+                found[h] = _worse(found[h], FAIL if spike > spike_fail else SUSPECT if spike > spike_suspect else calm)
+            g, h = h, np.int64(i)
         if rule.flat_suspect_us >= 0 or rule.flat_fail_us >= 0:
-            _flat_line(rule, at[:n], sensed_us, values, found)
-
-
-@compiled
-def _gross(value: float, rule: Any) -> int:
-    if value < rule.fail_low or value > rule.fail_high:
-        return FAIL
-    if value < rule.suspect_low or value > rule.suspect_high:
-        return SUSPECT
-    a, b, c, d = rule.fail_low, rule.fail_high, rule.suspect_low, rule.suspect_high
-    return GOOD if a == a or b == b or c == c or d == d else NOT_EVALUATED
+            _flat_line(rule, low + np.flatnonzero(found[low:high] != MISSING), sensed_us, values, found)
 
 
 @compiled

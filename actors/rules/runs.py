@@ -306,6 +306,40 @@ def _hold(
     return cursor, n
 
 
+@_pasted
+def _calm(track: Any, window: Any, limit: Any, at: int, stop: int, order: Any, sensed_us: Any, values: Any, column: int) -> int:
+    """Judge what most readings are: with no run open and no boundary between them, such as do not violate. Returns where that ends.
+
+    It says of them what `_covered` and `_value` say, without touching the track at each.
+    """
+    if track.run_start_us != NEVER_US or np.isnan(track.prev_value) or max(window.from_us, track.from_us) > track.prev_us:
+        return at
+    until_us = min(window.until_us, track.until_us)
+    threshold, direction, inclusive, max_gap_us = limit.threshold, limit.direction, limit.inclusive != 0, limit.max_gap_us
+    tolerance = MKT_TOLERANCE_K if limit.mode == MKT else 0.0
+    prev_us, prev_value, extreme, extreme_us = track.prev_us, track.prev_value, track.extreme, track.extreme_us
+    covered_us, readings = track.covered_us, track.readings
+    while at < stop:
+        value = values[column, order[at]]
+        at_us = sensed_us[order[at]]
+        excess = (value - threshold) * direction
+        if at_us >= until_us or (excess >= -tolerance if inclusive else excess > tolerance):
+            break
+        at += 1
+        if np.isnan(value):
+            continue
+        covered_us += min(at_us - prev_us, max_gap_us)
+        readings += 1
+        if not (value - extreme) * direction <= 0.0:
+            extreme = value
+            extreme_us = at_us
+        prev_us = at_us
+        prev_value = value
+    track.prev_us, track.prev_value, track.extreme, track.extreme_us = prev_us, prev_value, extreme, extreme_us
+    track.covered_us, track.readings = covered_us, readings
+    return at
+
+
 _TRACKS = numba.from_dtype(TRACK)[::1]
 _RUNS = numba.from_dtype(RUN)[::1]
 
@@ -362,6 +396,10 @@ def feed(
             while cursor < last and windows[cursor].until_us <= track.prev_us:
                 cursor += 1
             while at < stop:
+                if cursor < last:
+                    at = _calm(track, windows[cursor], limits[windows[cursor].limit], at, stop, order, sensed_us, values, column)
+                    if at == stop:
+                        break
                 value = values[column, order[at]]
                 at_us = sensed_us[order[at]]
                 if at_us >= track.until_us:
