@@ -42,6 +42,8 @@ TUNING = {
     "RAY_health_check_failure_threshold": "3",
     # Arguments up to a megabyte go with the call. Past Ray's 100 kB they would go through the object store, which takes 2 ms more each.
     **INLINE,
+    # Ray's workers have some thirty threads before our code runs; each would get a heap of its own (actors.journal.allocator).
+    "MALLOC_ARENA_MAX": "2",
 }
 """Ray's settings, where the environment does not give them. A cluster that is joined needs them where its head and nodes are started."""
 SPARES = {

@@ -118,7 +118,7 @@ def test_rays_tuning_is_the_one_that_was_measured() -> None:
     for one in nodes:
         assert {name: value for name, value in one.items() if name in tuning} == {name: tuning[name] for name in one if name in tuning}
     text = (DEPLOY / "ray-cluster.yaml").read_text(encoding="utf-8")
-    for name, value in re.findall(r"\b(RAY_[A-Za-z_]+)=(\S+)", text):
+    for name, value in re.findall(r"\b(RAY_[A-Za-z_]+|MALLOC_[A-Z_]+)=(\S+)", text):
         assert name in ("RAY_AUTH_MODE", "RAY_HEAD_IP") or tuning[name] == value, name
 
 
