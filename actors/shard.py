@@ -338,7 +338,7 @@ class Shard:
                 future.result(COMMIT_TIMEOUT_S)
             except DomainError:
                 continue
-        self._pending = []
+        self._pending, self._writing = [], {}  # a commit that failed stands in nobody's way once the state is rebuilt without it
         error = self._failed
         owner = fence.owner(self.store.engine, self.number)
         if owner is None or owner.epoch != self.epoch:

@@ -15,6 +15,7 @@ import contextlib
 import json
 import os
 import random
+import signal
 import struct
 import sys
 import time
@@ -82,6 +83,7 @@ class Gateway:
         self.begun = time.monotonic()
         self.sent = 0
         self.random = random.Random(self.world.seed)
+        self.refusal = "none"
 
     def channel(self) -> grpc.aio.Channel:
         """A connection of its own: with several doors the streams spread over them."""
@@ -109,6 +111,12 @@ class Gateway:
         (self.folder / "drained").touch()
         await watcher
 
+    def tell_where(self) -> None:
+        """Where each task stands, on stderr: for whoever waits for the end in vain."""
+        for task in asyncio.all_tasks():
+            print(*(f"{frame.f_code.co_qualname}:{frame.f_lineno}" for frame in task.get_stack()), file=sys.stderr)
+        print(f"the last refusal of a unary call: {self.refusal}", file=sys.stderr, flush=True)
+
     async def prepare(self, channel: grpc.aio.Channel) -> None:
         """The profiles, the shipments, and the tags that have settings."""
         profiles, shipments = profile_pb2_grpc.ProfileServiceStub(channel), shipment_pb2_grpc.ShipmentServiceStub(channel)
@@ -135,8 +143,9 @@ class Gateway:
                     await call()
                 return
             except TimeoutError:
-                pass
+                self.refusal = "no answer after the deadline"
             except grpc.aio.AioRpcError as error:
+                self.refusal = f"{error.code().name}: {error.details()}"
                 if error.code() in fine:
                     return
                 if error.code() not in AGAIN:
@@ -427,5 +436,11 @@ def fence() -> common_pb2.Geofence:
     return common_pb2.Geofence(fence_id=FENCE_ID, name="the yard", circle=common_pb2.CircleShape(center=center, radius_m=FENCE_RADIUS_M))
 
 
+async def _main(folder: Path) -> None:
+    gateway = Gateway(folder)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, gateway.tell_where)
+    await gateway.run()
+
+
 if __name__ == "__main__":
-    asyncio.run(Gateway(Path(sys.argv[1])).run())
+    asyncio.run(_main(Path(sys.argv[1])))

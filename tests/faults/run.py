@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -168,7 +169,9 @@ def _wait(gateway: subprocess.Popen[bytes], done: Callable[[], bool], patience_s
                 return
             raise GatewayEnded(_log(gateway))
         if time.monotonic() > deadline:
-            raise GatewayEnded(f"nothing came of it within {patience_s:g} s")
+            gateway.send_signal(signal.SIGUSR1)  # it writes down where it stands
+            time.sleep(1)
+            raise GatewayEnded(f"nothing came of it within {patience_s:g} s; {_log(gateway)}")
         time.sleep(0.02)
 
 

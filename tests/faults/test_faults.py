@@ -9,23 +9,28 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import grpc
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
-from tests.faults.planted import Traps, instrumented
+from tests.faults.planted import FULL, Traps, instrumented
 from tests.faults.run import Plan, Report, run
 from tests.faults.system import System, supervised
 from tests.postgres import PostgreSQL
+from waybill.v1 import shipment_pb2, shipment_pb2_grpc, tag_pb2, tag_pb2_grpc
 
 if TYPE_CHECKING:
     from cluster.boot import Running
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
+START_S = 1_760_000_000
 SMALL = {"tags": 96, "shipments": 8, "streams": 4, "batch_rows": 120, "ride_minutes": 400}
 KINDS = {"sqlite": ["shard", "committer", "door", "freeze", "full", "io"], "postgresql": ["shard", "database", "freeze"]}
 
@@ -122,6 +127,36 @@ def test_every_kind_of_fault_met_unacknowledged_readings_and_was_survived(report
     assert set(counted) == set(KINDS[report.database]), report.text()  # type: ignore[attr-defined]
     assert all(cycle.recovered for cycle in report.cycles), report.text()
     assert report.sound, report.text()
+
+
+def test_a_command_that_a_full_disk_refused_is_carried_out_when_there_is_room(systems: Callable[[str], System]) -> None:
+    system = systems("sqlite")
+    with grpc.insecure_channel(system.target) as channel:
+        tags, shipments = tag_pb2_grpc.TagServiceStub(channel), shipment_pb2_grpc.ShipmentServiceStub(channel)
+        create = shipment_pb2.CreateShipmentRequest(shipment=shipment_pb2.Shipment(shipment_id="FULL-1"), request_id="make-FULL-1")
+        shipments.CreateShipment(create, timeout=20)
+        names = [f"full-{number}" for number in range(400)]
+        for name in names:
+            tags.RegisterTag(tag_pb2.RegisterTagRequest(tag=tag_pb2.Tag(tag_id=name)), timeout=20)
+
+        def assign(name: str) -> grpc.StatusCode:
+            given = shipment_pb2.AssignTagRequest(shipment_id="FULL-1", tag_id=name, from_time=Timestamp(seconds=START_S), actor="clerk")
+            try:
+                shipments.AssignTag(given, timeout=20)
+            except grpc.RpcError as error:
+                return error.code()
+            return grpc.StatusCode.OK
+
+        system.traps.arm(FULL)
+        try:  # until the free pages are used up
+            refused = next(name for name in names if assign(name) is grpc.StatusCode.RESOURCE_EXHAUSTED)
+        finally:
+            system.traps.disarm(FULL)
+        answers = [assign(refused)]
+        while answers[-1] is not grpc.StatusCode.OK and len(answers) < 20:
+            time.sleep(0.25)
+            answers.append(assign(refused))
+        assert answers[-1] is grpc.StatusCode.OK, Counter(answers)
 
 
 def test_a_planted_commit_that_checks_no_epoch_is_caught(systems: Callable[[str], System], disturbed: Disturb) -> None:
