@@ -43,6 +43,7 @@ async def read_book(backend: Backend, warehouse_id: str, system: str, lines: Seq
     items: list[Item] = await backend.read(queries.items_by, ids=ids, gtins=gtins - {""})
     units = {item.item_id: units_of(item.item_id, item.unit, item.attributes) for item in items}
     by_gtin = {item.gtin: item.item_id for item in items if item.gtin}
+    by_status: dict[tuple[str, str], bool] = {}
     for at, line in enumerate(lines):
         try:
             item = _item(line, units, items_of, by_gtin)
@@ -55,6 +56,9 @@ async def read_book(backend: Backend, warehouse_id: str, system: str, lines: Seq
             expires_us = check.time_us(line, "expiry_time")
             if expires_us is not None and not line.lot_number:
                 raise InvalidArgument("needs a lot number", field="expiry_time", value=expires_us)
+            if by_status.setdefault((zone_id, lot_id), status != ANY) != (status != ANY):
+                told = "must be the same for all lines of a zone and lot: an earlier line tells it the other way"
+                raise InvalidArgument(told, field="any_status", value=line.any_status)
         except DomainError as error:
             book.refused.append((at, error))
             continue

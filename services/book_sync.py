@@ -60,7 +60,7 @@ async def sync(
     theirs = dict(book.quantities)
     if not asked.full:
         known = await backend.read(queries.book_lines, header.system, header.warehouse_id)
-        theirs = {BookKey(zone, lot, status): amount for zone, lot, status, amount, _ in known} | theirs
+        theirs = stock.changed({BookKey(zone, lot, status): amount for zone, lot, status, amount, _ in known}, theirs)
     ours = await backend.read(queries.book_of, header.warehouse_id, asked.as_of_us)
     totals = {BookKey(*key): sum(units.values(), stock.ZERO) for key, units in ours.items()}
     equal, differences = stock.reconcile(totals, theirs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -30,6 +30,7 @@ from waybill.v1 import inventory_pb2, inventory_pb2_grpc, shipment_pb2
 PART = 500
 """Movements that go into one commit: what else is written waits no longer than for these."""
 DIMENSIONS = ("WAREHOUSE", "ZONE", "ITEM", "LOT")
+COLUMNS = dict(zip(DIMENSIONS, ("warehouse_id", "zone_id", "item_id", "lot_id"), strict=True))
 LINE_KEY = (str, str, str, str, str)
 WATCHED = ("movement.", "hold.", "shipment.milestone")
 DECIDED = {"RELEASE": "released", "PARTIALLY_RELEASE": "partially_released", "REJECT": "rejected"}
@@ -99,15 +100,17 @@ class Inventory(inventory_pb2_grpc.InventoryServiceServicer):
         await self._warehouse(request.warehouse_id)
         page = Page(request, (int,))
         from_us, until_us = check.interval_us(request)
-        after: Any = page.after[0] if page.after else request.after_number
         rows: list[Movement] = await self._backend.read(
             queries.movements,
             request.warehouse_id,
-            after=after,
+            above=request.after_number,
+            after=page.after[0] if page.after else None,
+            newest_first=request.newest_first,
             limit=page.limit,
             item_id=request.item_id,
             lot_id=_lot(request),
             shipment_id=request.shipment_id,
+            system=request.system,
             kinds=[check.word(inventory_pb2.MovementKind, kind) for kind in request.kinds],
             from_us=from_us,
             until_us=until_us,
@@ -139,16 +142,22 @@ class Inventory(inventory_pb2_grpc.InventoryServiceServicer):
         page = Page(request, (str, str, str, str))
         at_us = stock_records.as_of_us(request, now_us())
         which = Which(request.warehouse_id, request.zone_id, request.item_id, _lot(request))
-        rows = await self._backend.read(queries.lines, which, as_of_us=at_us)
+        columns = [COLUMNS[name] for name in DIMENSIONS if name in by]
+        after: Any = None if page.after is None else [value for name, value in zip(DIMENSIONS, page.after, strict=True) if name in by]
+        found = await self._backend.read(queries.stock_groups, which, columns, as_of_us=at_us, after=after, limit=page.limit)
+        shown, token = page.cut(found, lambda group: [dict(zip(columns, group, strict=True)).get(name, "") for name in COLUMNS.values()])
+        between = (columns, shown[0], shown[-1]) if shown else None
+        rows = await self._backend.read(queries.lines, which, as_of_us=at_us, groups=between) if shown else []
         blocks = await self._backend.read(queries.blocks, [line.lot_id for line, _ in rows], at_us)
-        groups: dict[tuple[str, ...], list[tuple[Line, Decimal]]] = {}
+        groups: dict[tuple[str, ...], list[tuple[Line, Decimal]]] = {group: [] for group in shown}
         for line, quantity in rows:
-            groups.setdefault(_group(line, by), []).append((line, quantity))
-        after = page.after or ()
-        wanted = [key for key in sorted(groups) if not after or key > after][: page.limit]
-        keys, token = page.cut(wanted, lambda key: key)
-        units = await self._backend.read(queries.units, [key[2] for key in keys])
-        sums = [_sum(key, stock.sums(groups[key], blocks), units.get(key[2], "")) for key in keys]
+            values = {**line._asdict(), "item_id": stock.item_of(line.lot_id)}
+            mine = groups.get(tuple(values[name] for name in columns))
+            if mine is not None:  # else it came between the two reads: the next question tells it
+                mine.append((line, quantity))
+        keys = {group: _key(dict(zip(columns, group, strict=True))) for group in shown}
+        units = await self._backend.read(queries.units, [key[2] for key in keys.values()])
+        sums = [_sum(keys[group], stock.sums(groups[group], blocks), units.get(keys[group][2], "")) for group in shown]
         return inventory_pb2.QueryStockResponse(sums=sums, next_page_token=token)
 
     async def VerifyStock(self, request: inventory_pb2.VerifyStockRequest, context: Context) -> inventory_pb2.VerifyStockResponse:
@@ -397,10 +406,10 @@ def _lot(request: Any) -> str:
     return stock.lot_id_of(request.item_id, request.lot_number)
 
 
-def _group(line: Line, by: set[str]) -> tuple[str, str, str, str]:
-    values = (line.warehouse_id, line.zone_id, stock.item_of(line.lot_id), stock_records.number_of(line.lot_id))
-    warehouse_id, zone_id, item_id, number = (value if name in by else "" for name, value in zip(DIMENSIONS, values, strict=True))
-    return warehouse_id, zone_id, item_id, number
+def _key(group: Mapping[str, str]) -> tuple[str, str, str, str]:
+    """Warehouse, zone, item and lot number of a group of stock; empty where the group is over all of them."""
+    lot_id = group.get("lot_id", "")
+    return group.get("warehouse_id", ""), group.get("zone_id", ""), group["item_id"], stock_records.number_of(lot_id)
 
 
 def _sum(key: tuple[str, ...], sums: stock.Sums, unit: str) -> inventory_pb2.StockSum:

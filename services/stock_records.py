@@ -72,6 +72,7 @@ def leg(one: Sequence[str]) -> inventory_pb2.StockLeg:
         status=check.number(inventory_pb2.StockStatus, line.status),
         shipment_id=line.shipment_id,
         quantity=quantity,
+        warehouse_id=line.warehouse_id,
     )
 
 

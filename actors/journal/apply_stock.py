@@ -171,6 +171,7 @@ class _Batch:
         found = stock.decide(movement, self.book, as_of=self._as_of(movement), aboard=aboard)
         self.units.check(movement)
         pieces = self.goods.pieces(one, movement)
+        self.goods.check_named(found, pieces, self.book)
         # Nothing refuses it from here on.
         self.book.take(found.legs)
         self.goods.keep(lot_id, one, pieces, found)

@@ -8,19 +8,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import Connection, delete, select, tuple_, update
 
 from actors.journal import rows
 from actors.journal.tables import BookLine, BookSync, Item, Lot, Warehouse, Zone
 from actors.journal.tables import Mapping as MappingRow
 from actors.rules.errors import AlreadyExists, FailedPrecondition, NotFound, StaleEtag
+from actors.rules.stock import ANY
 
 LINE, SYNC, MAPPING = rows.table_of(BookLine), rows.table_of(BookSync), rows.table_of(MappingRow)
 ITEM, LOT, WAREHOUSE, ZONE = (rows.table_of(model) for model in (Item, Lot, Warehouse, Zone))
 
 
 def put(connection: Connection, sync: Mapping[str, Any], lines: Sequence[Sequence[Any]], last: bool, now_us: int) -> int:
-    """Write a part of a system's book; with the last part of a full one, lines that it did not tell are gone. The sync's number.
+    """Write a part of a system's book; with the last part of a full one, lines that it did not tell are gone. A change that tells a lot
+    for any status replaces what was told of it by status, and the other way round (rules.stock.changed). The sync's number.
 
     sync: {system, warehouse_id, number, sync_id, digest, as_of_us, full}. lines: (zone_id, lot_id, status, item_id, quantity, expires_us).
     Raises FailedPrecondition where a newer sync has been taken.
@@ -34,6 +36,13 @@ def put(connection: Connection, sync: Mapping[str, Any], lines: Sequence[Sequenc
     rows.upsert(connection, SYNC, [{**head, "recorded_us": now_us, "complete": last}])
     names = ("zone_id", "lot_id", "status", "item_id", "quantity", "expires_us")
     written = [{"system": system, "warehouse_id": warehouse_id, **dict(zip(names, line, strict=True)), "number": number} for line in lines]
+    if not sync["full"]:
+        for any_status in (True, False):
+            told = sorted({(line["zone_id"], line["lot_id"]) for line in written if (line["status"] == ANY) == any_status})
+            other = (LINE.c.status != ANY) if any_status else (LINE.c.status == ANY)
+            for some in rows.chunks(told):
+                there = (LINE.c.system == system) & (LINE.c.warehouse_id == warehouse_id) & other
+                connection.execute(delete(LINE).where(there & tuple_(LINE.c.zone_id, LINE.c.lot_id).in_(some)))
     rows.upsert(connection, LINE, written)
     if last and sync["full"]:
         old = (LINE.c.system == system) & (LINE.c.warehouse_id == warehouse_id) & (LINE.c.number < number)

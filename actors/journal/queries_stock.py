@@ -53,25 +53,54 @@ class Which(NamedTuple):
 
 
 def lines(
-    session: Session, which: Which, *, as_of_us: int | None = None, after: Sequence[str] | None = None, limit: int | None = None
+    session: Session,
+    which: Which,
+    *,
+    as_of_us: int | None = None,
+    after: Sequence[str] | None = None,
+    limit: int | None = None,
+    groups: tuple[Sequence[str], Sequence[str], Sequence[str]] | None = None,
 ) -> list[tuple[Line, Decimal]]:
-    """Lines of stock that are not zero, by warehouse and SHOWN; `after`: the SHOWN key of the last one seen (of one warehouse)."""
-    table = STOCK if as_of_us is None else LEG
-    key = [table.c[name] for name in LINE]
-    query: Any
-    if as_of_us is None:
-        query = columns_of(*key, STOCK.c.quantity).where(STOCK.c.quantity != 0)
-    else:
-        total = func.sum(LEG.c.quantity)
-        query = columns_of(*key, total).where(LEG.c.at_us <= as_of_us).group_by(*key).having(total != 0)
-    for name, value in which._asdict().items():
-        if value:
-            query = query.where(table.c[name] == value)
+    """Lines of stock that are not zero, by warehouse and SHOWN; `after`: the SHOWN key of the last one seen (of one warehouse).
+
+    groups: (columns, first, last): only lines of the groups from the first to the last, see `stock_groups`.
+    """
+    table, query, quantity = _nonzero(which, as_of_us, LINE)
     shown = [table.c[name] for name in SHOWN]
     if after is not None:
         query = query.where(tuple_(*shown) > tuple_(*after))
-    query = query.order_by(table.c.warehouse_id, *shown)
+    if groups is not None:
+        columns, first, last = groups
+        key = tuple_(*(table.c[name] for name in columns))
+        query = query.where(key >= tuple_(*first), key <= tuple_(*last))
+    query = query.add_columns(quantity).order_by(table.c.warehouse_id, *shown)
     return [(Line(*row[:6]), row[6]) for row in session.execute(query if limit is None else query.limit(limit))]
+
+
+def stock_groups(
+    session: Session, which: Which, columns: Sequence[str], *, as_of_us: int | None = None, after: Sequence[str] | None = None, limit: int
+) -> list[tuple[str, ...]]:
+    """The values of some columns (of LINE, and item_id) for which there is stock, ascending; `after`: the last ones seen."""
+    table, query, _ = _nonzero(which, as_of_us, (*LINE, "item_id"))
+    if after is not None:
+        query = query.where(tuple_(*(table.c[name] for name in columns)) > tuple_(*after))
+    if as_of_us is not None:  # a group is there if one of its lines is
+        found: Any = query.subquery()
+        table, query = found, columns_of(*found.c)
+    key = [table.c[name] for name in columns]
+    return [tuple(row) for row in session.execute(query.with_only_columns(*key).distinct().order_by(*key).limit(limit))]
+
+
+def _nonzero(which: Which, as_of_us: int | None, columns: Sequence[str]) -> tuple[Any, Any, Any]:
+    """The table of the kept stock, or of legs for a past time; its columns where the quantity is not zero; and that quantity."""
+    table, quantity = (STOCK, STOCK.c.quantity) if as_of_us is None else (LEG, func.sum(LEG.c.quantity))
+    key = [table.c[name] for name in columns]
+    query: Any = columns_of(*key)
+    query = query.where(quantity != 0) if as_of_us is None else query.where(LEG.c.at_us <= as_of_us).group_by(*key).having(quantity != 0)
+    for name, value in which._asdict().items():
+        if value:
+            query = query.where(table.c[name] == value)
+    return table, query, quantity
 
 
 def blocks(session: Session, lot_ids: Iterable[str], as_of_us: int | None = None) -> dict[str, list[Block]]:
@@ -154,18 +183,24 @@ def movements(
     session: Session,
     warehouse_id: str,
     *,
-    after: int = 0,
+    above: int = 0,
+    after: int | None = None,
+    newest_first: bool = False,
     limit: int,
     lot_id: str = "",
     item_id: str = "",
     shipment_id: str = "",
+    system: str = "",
     kinds: Sequence[str] = (),
     from_us: int | None = None,
     until_us: int | None = None,
 ) -> list[Movement]:
-    """Movements of one ledger by number."""
-    query = select(Movement).where(Movement.warehouse_id == warehouse_id, Movement.number > after)
-    for column, value in ((Movement.lot_id, lot_id), (Movement.item_id, item_id), (Movement.shipment_id, shipment_id)):
+    """Movements of one ledger by number, `above` one; `after`: the number of the last one seen."""
+    query = select(Movement).where(Movement.warehouse_id == warehouse_id, Movement.number > above)
+    if after is not None:
+        query = query.where(Movement.number < after if newest_first else Movement.number > after)
+    told = ((Movement.lot_id, lot_id), (Movement.item_id, item_id), (Movement.shipment_id, shipment_id), (Movement.system, system))
+    for column, value in told:
         if value:
             query = query.where(column == value)
     if kinds:
@@ -174,7 +209,8 @@ def movements(
         query = query.where(Movement.at_us >= from_us)
     if until_us is not None:
         query = query.where(Movement.at_us < until_us)
-    return list(session.exec(query.order_by(col(Movement.number)).limit(limit)))
+    number = col(Movement.number)
+    return list(session.exec(query.order_by(number.desc() if newest_first else number).limit(limit)))
 
 
 SYNC_KEY = "sync-"

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Connection, select, tuple_
+from sqlalchemy import Connection, func, select, tuple_
 
 from actors.journal import rows
 from actors.journal.tables import Item, Lot, Serial
 from actors.journal.tables import Mapping as MappingRow
 from actors.rules import stock
 from actors.rules.errors import FailedPrecondition, InvalidArgument, NotFound
-from actors.rules.stock import Found, Movement
+from actors.rules.stock import Book, Found, Line, Movement
 
 ITEM, LOT, SERIAL, MAPPING = (rows.table_of(model) for model in (Item, Lot, Serial, MappingRow))
 
 LEAVES = frozenset({"SHIP", "SCRAP"})
 """Kinds after which a piece is not in the warehouse any more."""
+
+UNLOADS = frozenset({"PUT_AWAY", "RECEIVE"})
+"""Kinds after which a piece is on no other handling unit than the one that it is put on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,16 @@ def units_of(item_id: str, unit: str, attributes: Mapping[str, Any] | None) -> U
     return Units(item_id, unit, {one["unit"]: Decimal(one["factor"]) for one in (attributes or {}).get("units", [])})
 
 
+def _place(piece: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """Where a piece is: warehouse, zone, shipment and lot."""
+    return tuple(piece[name] for name in ("warehouse_id", "zone_id", "shipment_id", "lot_id")) if piece else ()
+
+
+def _place_of(line: Line) -> tuple[str, ...]:
+    """The place of pieces on a line of stock: aboard a shipment they are in no warehouse."""
+    return ("", "", line.shipment_id, line.lot_id) if line.shipment_id else (line.warehouse_id, line.zone_id, "", line.lot_id)
+
+
 class Goods:
     """Items, lots and pieces of one batch."""
 
@@ -54,6 +68,8 @@ class Goods:
         self.expires_us: dict[str, int] = {}
         self._new_lots: dict[str, dict[str, Any]] = {}
         self._moved: dict[tuple[str, str], dict[str, Any]] = {}
+        self._known: Counter[tuple[str, ...]] = Counter()
+        """How many pieces are known by their numbers, by warehouse, zone, shipment and lot."""
 
     def _load_items(self, asked: Sequence[Mapping[str, Any]]) -> None:
         systems = sorted({(one["system"], "ITEM", one["item_id"]) for one in asked if one["system"] and one["item_id"]})
@@ -97,12 +113,16 @@ class Goods:
     # ------------------------------------------------------------ lots
 
     def load_lots(self, lot_ids: Iterable[str]) -> None:
-        """The lots that are there; their rows are held by the caller."""
+        """The lots that are there, and how many of their pieces are known where; the lots' rows are held by the caller."""
         for some in rows.chunks(sorted(lot_ids)):
             for row in self._connection.execute(select(LOT).where(LOT.c.lot_id.in_(some))).mappings():
                 self.lots[row["lot_id"]] = dict(row)
                 if row["expires_us"] is not None:
                     self.expires_us[row["lot_id"]] = row["expires_us"]
+            where = (SERIAL.c.warehouse_id, SERIAL.c.zone_id, SERIAL.c.shipment_id, SERIAL.c.lot_id)
+            mine = SERIAL.c.item_id.in_({stock.item_of(lot_id) for lot_id in some}) & SERIAL.c.lot_id.in_(some)
+            for *place, count in self._connection.execute(select(*where, func.count()).where(mine).group_by(*where)):
+                self._known[tuple(place)] = count
 
     def check_expiry(self, lot_id: str, one: Mapping[str, Any]) -> None:
         """A lot has one expiry, and goods without lot have none."""
@@ -129,7 +149,10 @@ class Goods:
             if told is not None:
                 self.expires_us[lot_id] = told
         for piece in pieces:
-            self._moved[piece["item_id"], piece["serial"]] = self._pieces[piece["item_id"], piece["serial"]] = piece
+            key = piece["item_id"], piece["serial"]
+            self._known[_place(self._pieces.get(key))] -= 1
+            self._known[_place(piece)] += 1
+            self._moved[key] = self._pieces[key] = piece
 
     def write_lots(self) -> None:
         """New lots, and expiries that became known: before what names them. One that another warehouse makes meanwhile stays as it is."""
@@ -161,10 +184,14 @@ class Goods:
             raise InvalidArgument(told, field="serials", value=len(serials))
         comes = movement.kind == "RECEIVE" or (movement.kind == "ADJUST" and movement.quantity > 0)
         goes = movement.kind in LEAVES or (movement.kind == "ADJUST" and movement.quantity < 0)
+        aboard = movement.status == stock.IN_TRANSIT
+        here = ("", "", movement.shipment_id, movement.lot_id) if aboard else (movement.warehouse_id, movement.zone_id, "", movement.lot_id)
+        outside = goes or aboard
         after = {
-            "warehouse_id": "" if goes else movement.warehouse_id, "zone_id": "" if goes else movement.to_zone_id or movement.zone_id,
-            "handling_unit_id": movement.to_handling_unit_id or ("" if movement.kind == "PUT_AWAY" else movement.handling_unit_id),
-            "shipment_id": movement.shipment_id if movement.kind == "SHIP" else "", "lot_id": movement.lot_id, "updated_us": self._now_us,
+            "warehouse_id": "" if outside else movement.warehouse_id, "zone_id": "" if outside else movement.to_zone_id or movement.zone_id,
+            "handling_unit_id": movement.to_handling_unit_id or ("" if movement.kind in UNLOADS else movement.handling_unit_id),
+            "shipment_id": movement.shipment_id if movement.kind == "SHIP" or (aboard and comes) else "", "lot_id": movement.lot_id,
+            "updated_us": self._now_us,
         }  # fmt: skip
         found = []
         for serial in serials:
@@ -173,11 +200,28 @@ class Goods:
             if comes and inside and there is not None:
                 told = f"is in {there['warehouse_id']}/{there['zone_id']} already"
                 raise FailedPrecondition(told, field="serials", value=serial)
-            here = (movement.warehouse_id, movement.zone_id, movement.lot_id)
-            if not comes and (there is None or (there["warehouse_id"], there["zone_id"], there["lot_id"]) != here):
+            if not comes and (there is None or _place(there) != here):
                 raise FailedPrecondition("is not there", field="serials", value=serial)
             found.append({"item_id": item_id, "serial": serial, **after})
         return found
+
+    def check_named(self, found: Found, pieces: Sequence[Mapping[str, Any]], book: Book) -> None:
+        """Pieces that are known by serial number do not leave a zone or a shipment unnamed. Raises FailedPrecondition.
+
+        A movement may take unnamed what the known pieces leave over; so they are never more than the quantity there.
+        """
+        more: dict[tuple[str, ...], Decimal] = {}
+        for line, quantity in found.legs:
+            place = _place_of(line)
+            more[place] = more.get(place, stock.ZERO) + quantity
+        for place, change in more.items():
+            if change >= 0 or not self._known[place]:
+                continue
+            known = self._known[place] - sum(_place(self._pieces.get((one["item_id"], one["serial"]))) == place for one in pieces)
+            left = change + sum((amount for line, amount in book.lines.items() if _place_of(line) == place), stock.ZERO)
+            if known > max(left, stock.ZERO):
+                told = f"must name the pieces: {known} pieces there are known by serial number, {stock.text(left)} would be left"
+                raise FailedPrecondition(told, field="serials", value=len(pieces))
 
     def write_serials(self) -> None:
         """Where the pieces are now."""

@@ -124,10 +124,13 @@ class Units:
             mine = (movement.lot_id, unit_id, movement.shipment_id)
             shipped = (amount for line, amount in book.lines.items() if (line.lot_id, line.handling_unit_id, line.shipment_id) == mine)
             self._carry(unit_id, movement.lot_id, max(papers, sum(shipped, stock.ZERO)))
-        elif movement.status == IN_TRANSIT and (movement.handling_unit_id, movement.lot_id) in self._carried:
-            # An ADJUST settles what was short: the unit does not carry it any more.
-            rest = self._base(movement.handling_unit_id, movement.lot_id) + movement.quantity
-            self._carry(movement.handling_unit_id, movement.lot_id, max(rest, stock.ZERO))
+        elif movement.status == IN_TRANSIT:
+            # An ADJUST settles what was short, so that the unit does not carry it any more; or takes a receipt back: it carries it again.
+            unit_id = movement.handling_unit_id
+            there = (unit_id, movement.lot_id) in self._carried
+            if there or (self._units.get(unit_id) or {}).get("carrier") == f"shipment/{movement.shipment_id}":
+                rest = (self._base(unit_id, movement.lot_id) if there else stock.ZERO) + movement.quantity
+                self._carry(unit_id, movement.lot_id, max(rest, stock.ZERO))
         elif movement.kind == "RECEIVE":
             left = movement.quantity + movement.damaged
             for line, carried in aboard:

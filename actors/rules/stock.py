@@ -353,6 +353,15 @@ class Difference(NamedTuple):
     right: Decimal
 
 
+def changed(book: Mapping[BookKey, Decimal], told: Mapping[BookKey, Decimal]) -> dict[BookKey, Decimal]:
+    """A book after changes to it. Where a lot is now told for any status, what was told of it there by status is gone, and vice versa."""
+    by_status = {(key.zone_id, key.lot_id): key.status != ANY for key in told}
+    kept = {
+        key: amount for key, amount in book.items() if by_status.get((key.zone_id, key.lot_id), key.status != ANY) == (key.status != ANY)
+    }
+    return kept | dict(told)
+
+
 def reconcile(left: Mapping[BookKey, Decimal], right: Mapping[BookKey, Decimal]) -> tuple[int, list[Difference]]:
     """How many lines are equal, and the differences by key. A line of zero is as good as none.
 

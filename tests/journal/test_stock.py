@@ -176,6 +176,43 @@ def test_serial_numbers_are_in_one_place_at_a_time(world: World) -> None:
     world.move("RECEIVE", "r3", "1", serials=["1"])
 
 
+def test_goods_known_by_serial_do_not_leave_a_place_unnamed(world: World) -> None:
+    leaving: list[tuple[str, dict[str, Any]]] = [
+        ("SHIP", {"status": "FREE"}), ("SHIP", {"status": "FREE", "shipment_id": "S", "to_handling_unit_id": "PAL"}),
+        ("SCRAP", {"status": "FREE", "reason": "broken"}), ("ADJUST", {"reason": "lost"}), ("PUT_AWAY", {"to_zone_id": "B"}),
+        ("PICK", {"to_zone_id": "B"}), ("COUNT", {}),
+    ]  # fmt: skip
+    for number, (kind, more) in enumerate(leaving):
+        lot, sign, serials = {"lot_number": f"L{number}"}, "-" if kind == "ADJUST" else "", [f"{number}-1", f"{number}-2"]
+        world.move("RECEIVE", f"named-{number}", "2", serials=serials, **lot)
+        world.move("RECEIVE", f"unnamed-{number}", "1", **lot)
+        with pytest.raises(FailedPrecondition, match=r"2 pieces there are known by serial number, 1 would be left") as failed:
+            world.move(kind, f"m{number}", "1" if kind == "COUNT" else f"{sign}2", **more, **lot)
+        assert failed.value.field == "serials"
+        if kind == "COUNT":
+            world.move(kind, f"c{number}", "2", **lot)
+        else:
+            world.move(kind, f"one-{number}", f"{sign}1", **more, **lot)  # the one that nobody knows by number
+            world.move(kind, f"rest-{number}", f"{sign}2", serials=serials, **more, **lot)
+
+
+def test_goods_known_by_serial_are_named_when_they_come_off_a_shipment(world: World) -> None:
+    world.move("RECEIVE", "r", "3", serials=["1", "2", "3"])
+    world.move("SHIP", "s", "3", status="FREE", shipment_id="S", to_handling_unit_id="PAL", serials=["1", "2", "3"])
+    off = {"kind": "RECEIVE", "shipment_id": "S", "zone_id": "IN"}
+    [refused] = world.tell({**off, "key": "d0", "quantity": "1"}, warehouse_id="D")
+    assert refused["error"].field == "serials"
+    [other] = world.tell({**off, "key": "d1", "quantity": "1", "serials": ["9"]}, warehouse_id="D")  # a stranger's piece came instead: over
+    assert "error" in other
+    world.tell({**off, "key": "d2", "quantity": "2", "serials": ["1", "2"]}, warehouse_id="D", whole=True)
+    transit = {"status": "IN_TRANSIT", "shipment_id": "S", "handling_unit_id": "PAL", "reason": "lost"}
+    with pytest.raises(FailedPrecondition, match="known by serial"):
+        world.move("ADJUST", "lost", "-1", **transit)
+    with pytest.raises(FailedPrecondition, match="is not there"):
+        world.move("ADJUST", "lost", "-1", serials=["1"], **transit)
+    world.move("ADJUST", "lost", "-1", serials=["3"], **transit)
+
+
 def test_goods_shipped_from_one_warehouse_are_received_in_another_with_short_over_and_damaged(world: World) -> None:
     world.move("RECEIVE", "r", "20")
     world.move("SHIP", "s", "12", status="FREE", shipment_id="S", to_handling_unit_id="PAL")

@@ -331,6 +331,64 @@ def test_what_the_other_system_wins_is_recorded_and_changes_follow_its_cursor(wa
     door.close()
 
 
+def test_a_lot_told_for_any_status_and_then_by_status_counts_once(waybill: Running) -> None:
+    door = Stock(waybill.target)
+    door.move("RECEIVE", "10", lot_number="a")
+    door.move("HOLD", "2", lot_number="a")
+
+    def told(quantity: str, **more: Any) -> inventory_pb2.BookLine:
+        return inventory_pb2.BookLine(item_id=door.IT, zone_id="A", lot_number="a", quantity=quantity, **more)
+
+    def differs(lines: list[inventory_pb2.BookLine], cursor: str) -> tuple[list[tuple[Any, ...]], str]:
+        more = {"scope": inventory_pb2.SYNC_SCOPE_CHANGES, "cursor": cursor} if cursor else {}
+        found, _, summary = door.sync(lines, **more)
+        return [(one.any_status, one.status, one.left_quantity, one.right_quantity) for one in found], summary.cursor
+
+    found, cursor = differs([told("10", any_status=True)], "")
+    assert found == []
+    free, held = STATUS.Value("STOCK_STATUS_FREE"), STATUS.Value("STOCK_STATUS_HELD")
+    found, cursor = differs([told("7", status=free)], cursor)  # told by status: what is not told is not there
+    assert found == [(False, free, "8", "7"), (False, held, "2", "0")]
+    found, cursor = differs([told("2", status=held)], cursor)
+    assert found == [(False, free, "8", "7")]
+    found, cursor = differs([told("11", any_status=True)], cursor)
+    assert found == [(True, 0, "10", "11")]
+    found, cursor = differs([], cursor)  # and so it is kept
+    assert found == [(True, 0, "10", "11")]
+    _, refusals, _ = door.sync([told("10", any_status=True), told("1", status=held)])
+    assert [(one.line, one.error.reason, one.error.field) for one in refusals] == [(1, "INVALID_ARGUMENT", "any_status")]
+    door.close()
+
+
+def test_sums_come_page_by_page_in_the_groups_order(waybill: Running) -> None:
+    door = Stock(waybill.target)
+    for number in range(7):
+        door.move("RECEIVE", "3", lot_number=f"p{number}", zone_id="AB"[number % 2], time=at(0))
+        door.move("RESERVE", "1", lot_number=f"p{number}", zone_id="AB"[number % 2], time=at(HOUR_S))
+    door.move("SHIP", "2", lot_number="p0", status=STATUS.Value("STOCK_STATUS_FREE"), time=at(2 * HOUR_S))
+    door.move("SHIP", "1", lot_number="p0", status=STATUS.Value("STOCK_STATUS_RESERVED"), time=at(2 * HOUR_S))
+    dimension = inventory_pb2.StockDimension
+    for words in (["WAREHOUSE", "LOT"], ["LOT"], ["WAREHOUSE", "ZONE"], ["WAREHOUSE", "ZONE", "LOT"], ["ITEM"]):
+        for more in ({}, {"as_of_time": at(HOUR_S)}):
+            group_by = [dimension.Value(f"STOCK_DIMENSION_{word}") for word in words]
+            asked = inventory_pb2.QueryStockRequest(warehouse_id=door.W, group_by=group_by, **more)
+            [*whole] = door.stub.QueryStock(asked, timeout=DEADLINE_S).sums
+            assert len(whole) == {"LOT": 7 if more else 6, "ZONE": 2, "ITEM": 1}[words[-1]]
+            paged = []
+            while True:
+                asked.page_size = 2
+                answer = door.stub.QueryStock(asked, timeout=DEADLINE_S)
+                assert len(answer.sums) <= 2
+                paged += answer.sums
+                asked.page_token = answer.next_page_token
+                if not asked.page_token:
+                    break
+            assert paged == whole
+            assert sum(int(one.on_hand) for one in whole) == (21 if more else 18)
+            assert sum(int(one.reserved) for one in whole) == (7 if more else 6)
+    door.close()
+
+
 def test_a_sync_as_of_the_future_and_a_sync_id_with_another_book_are_refused(door: Stock) -> None:
     wrong: list[tuple[dict[str, Any], grpc.StatusCode, str]] = [
         ({"as_of_time": Timestamp(seconds=int(time.time()) + HOUR_S)}, INVALID, "header.as_of_time"),

@@ -385,7 +385,10 @@ class Movement(_message.Message):
     """Output only: told by the answer that recorded it and by WatchInventory; 0 else."""
     @_builtins.property
     def serials(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Up to 1,000 serial numbers of the pieces; where given, as many as the quantity in base units."""
+        """Up to 1,000 serial numbers of the pieces; where given, as many as the quantity in base units. Whether goods are kept by serial number is decided by who receives them: once
+        pieces are known by their numbers, they do not leave their zone or shipment unnamed. A movement without serials (or a COUNT, which takes none) may take what the known pieces leave over;
+        more is FAILED_PRECONDITION on `serials`. So the pieces of a place that are known by number are never more than the quantity there.
+        """
 
     @_builtins.property
     def expiry_time(self) -> _timestamp_pb2.Timestamp:
@@ -457,6 +460,7 @@ class StockLeg(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     SHIPMENT_ID_FIELD_NUMBER: _builtins.int
     QUANTITY_FIELD_NUMBER: _builtins.int
+    WAREHOUSE_ID_FIELD_NUMBER: _builtins.int
     zone_id: _builtins.str
     item_id: _builtins.str
     lot_number: _builtins.str
@@ -466,6 +470,8 @@ class StockLeg(_message.Message):
     """IN_TRANSIT only."""
     quantity: _builtins.str
     """With sign, in the base unit."""
+    warehouse_id: _builtins.str
+    """The warehouse whose line it is: the movement's, but for what a receipt takes off a shipment that another warehouse sent."""
     def __init__(
         self,
         *,
@@ -476,10 +482,11 @@ class StockLeg(_message.Message):
         status: Global___StockStatus.ValueType = ...,
         shipment_id: _builtins.str = ...,
         quantity: _builtins.str = ...,
+        warehouse_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["handling_unit_id", b"handling_unit_id", "item_id", b"item_id", "lot_number", b"lot_number", "quantity", b"quantity", "shipment_id", b"shipment_id", "status", b"status", "zone_id", b"zone_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["handling_unit_id", b"handling_unit_id", "item_id", b"item_id", "lot_number", b"lot_number", "quantity", b"quantity", "shipment_id", b"shipment_id", "status", b"status", "warehouse_id", b"warehouse_id", "zone_id", b"zone_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -703,6 +710,8 @@ class ListMovementsRequest(_message.Message):
     AFTER_NUMBER_FIELD_NUMBER: _builtins.int
     FROM_TIME_FIELD_NUMBER: _builtins.int
     UNTIL_TIME_FIELD_NUMBER: _builtins.int
+    NEWEST_FIRST_FIELD_NUMBER: _builtins.int
+    SYSTEM_FIELD_NUMBER: _builtins.int
     warehouse_id: _builtins.str
     page_size: _builtins.int
     page_token: _builtins.str
@@ -711,6 +720,10 @@ class ListMovementsRequest(_message.Message):
     shipment_id: _builtins.str
     after_number: _builtins.int
     """Only higher numbers: a cursor for following one ledger."""
+    newest_first: _builtins.bool
+    """Descending by number."""
+    system: _builtins.str
+    """Only what this other system told (Movement.system)."""
     @_builtins.property
     def kinds(self) -> _containers.RepeatedScalarFieldContainer[Global___MovementKind.ValueType]:
         """Any of these; empty: all."""
@@ -734,10 +747,12 @@ class ListMovementsRequest(_message.Message):
         after_number: _builtins.int = ...,
         from_time: _timestamp_pb2.Timestamp | None = ...,
         until_time: _timestamp_pb2.Timestamp | None = ...,
+        newest_first: _builtins.bool = ...,
+        system: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["from_time", b"from_time", "until_time", b"until_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_number", b"after_number", "from_time", b"from_time", "item_id", b"item_id", "kinds", b"kinds", "lot_number", b"lot_number", "page_size", b"page_size", "page_token", b"page_token", "shipment_id", b"shipment_id", "until_time", b"until_time", "warehouse_id", b"warehouse_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_number", b"after_number", "from_time", b"from_time", "item_id", b"item_id", "kinds", b"kinds", "lot_number", b"lot_number", "newest_first", b"newest_first", "page_size", b"page_size", "page_token", b"page_token", "shipment_id", b"shipment_id", "system", b"system", "until_time", b"until_time", "warehouse_id", b"warehouse_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1850,7 +1865,7 @@ class BookLine(_message.Message):
     status: Global___StockStatus.ValueType
     """Absent: FREE. A system that knows no states tells everything as FREE; then set `any_status`."""
     any_status: _builtins.bool
-    """The quantity stands for all that is on hand there, whatever its status."""
+    """The quantity stands for all that is on hand there, whatever its status. INVALID_ARGUMENT where the same book tells that zone and lot by status, too."""
     quantity: _builtins.str
     """A decimal, with "-" where the other system has negative stock."""
     unit: _builtins.str
