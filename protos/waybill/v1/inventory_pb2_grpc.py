@@ -178,7 +178,7 @@ class InventoryServiceServicer:
 
     def RecordMovement(self, request, context):
         """Records one movement. The answer comes when it is durable. INVALID_ARGUMENT: malformed ids, quantities or units, a unit that the item does not convert, a time in the future, fields that the kind does not take (see MovementKind).
-        NOT_FOUND: warehouse, zone, item, shipment, handling unit. FAILED_PRECONDITION: not enough stock there (the warehouse does not allow negative stock), the lot is on hold or expired, a serial number that is not there or is there already,
+        NOT_FOUND: warehouse, zone, item, shipment, handling unit. FAILED_PRECONDITION: not enough stock there (the warehouse does not allow negative stock), the lot is on hold or expired, a serial number that is not there or is there already, pieces known by serial number that are not named (Movement.serials),
         a key that was used with another movement. RESOURCE_EXHAUSTED (OVERLOADED): a destination of the outbox holds its most undelivered messages. Safe to send again: see IDEMPOTENCY.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -201,7 +201,7 @@ class InventoryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListMovements(self, request, context):
-        """Movements of one warehouse by number, ascending. NOT_FOUND: the warehouse.
+        """Movements of one warehouse by number, ascending or newest first. NOT_FOUND: the warehouse.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -275,6 +275,7 @@ class InventoryServiceServicer:
     def Sync(self, request_iterator, context):
         """Synchronises with another system's book of one warehouse. The caller streams one header, then the lines in any number of messages, and half-closes; the answer is a stream of differences and, last, a summary.
         FULL: the lines are the whole book as of `as_of_time`; lines that we know of that system and that are not told are gone there. CHANGES: the lines are those that changed after the cursor that the last summary gave; the rest of its book is as it told it before.
+        A book tells the stock of a lot in a zone either by status or for any status, not both (the later line is refused); CHANGES may tell it the other way than before: then what was told the other way is forgotten, and a status that is not told has nothing.
         Lines are per (zone, item, lot, status); quantities are in their unit, converted. Items and locations are given by Waybill's ids, or by that system's ids where they are mapped (PutMappings), or by GTIN and GLN.
 
         Each difference names the movements since that system's last sync (else of the last 24 hours) that explain it, and what was done: with QUANTITY won by the other system our ledger gets a COUNT

@@ -56,7 +56,7 @@ class InventoryServiceStub:
     def __new__(cls, channel: _aio.Channel) -> InventoryServiceAsyncStub: ...
     RecordMovement: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.RecordMovementRequest, _inventory_pb2.RecordMovementResponse]
     """Records one movement. The answer comes when it is durable. INVALID_ARGUMENT: malformed ids, quantities or units, a unit that the item does not convert, a time in the future, fields that the kind does not take (see MovementKind).
-    NOT_FOUND: warehouse, zone, item, shipment, handling unit. FAILED_PRECONDITION: not enough stock there (the warehouse does not allow negative stock), the lot is on hold or expired, a serial number that is not there or is there already,
+    NOT_FOUND: warehouse, zone, item, shipment, handling unit. FAILED_PRECONDITION: not enough stock there (the warehouse does not allow negative stock), the lot is on hold or expired, a serial number that is not there or is there already, pieces known by serial number that are not named (Movement.serials),
     a key that was used with another movement. RESOURCE_EXHAUSTED (OVERLOADED): a destination of the outbox holds its most undelivered messages. Safe to send again: see IDEMPOTENCY.
     """
     RecordMovements: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.RecordMovementsRequest, _inventory_pb2.RecordMovementsResponse]
@@ -66,7 +66,7 @@ class InventoryServiceStub:
     GetMovement: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.GetMovementRequest, _inventory_pb2.GetMovementResponse]
     """One movement by its key. NOT_FOUND."""
     ListMovements: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.ListMovementsRequest, _inventory_pb2.ListMovementsResponse]
-    """Movements of one warehouse by number, ascending. NOT_FOUND: the warehouse."""
+    """Movements of one warehouse by number, ascending or newest first. NOT_FOUND: the warehouse."""
     ListStock: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.ListStockRequest, _inventory_pb2.ListStockResponse]
     """Stock line by line, per (zone, item, lot, handling unit, status), lines of quantity zero left out; now, or as of a past time. Ordered by zone, item, lot, handling unit, status. NOT_FOUND: the warehouse. INVALID_ARGUMENT: as of the future."""
     QueryStock: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.QueryStockRequest, _inventory_pb2.QueryStockResponse]
@@ -92,6 +92,7 @@ class InventoryServiceStub:
     Sync: _grpc.StreamStreamMultiCallable[_inventory_pb2.SyncRequest, _inventory_pb2.SyncResponse]
     """Synchronises with another system's book of one warehouse. The caller streams one header, then the lines in any number of messages, and half-closes; the answer is a stream of differences and, last, a summary.
     FULL: the lines are the whole book as of `as_of_time`; lines that we know of that system and that are not told are gone there. CHANGES: the lines are those that changed after the cursor that the last summary gave; the rest of its book is as it told it before.
+    A book tells the stock of a lot in a zone either by status or for any status, not both (the later line is refused); CHANGES may tell it the other way than before: then what was told the other way is forgotten, and a status that is not told has nothing.
     Lines are per (zone, item, lot, status); quantities are in their unit, converted. Items and locations are given by Waybill's ids, or by that system's ids where they are mapped (PutMappings), or by GTIN and GLN.
 
     Each difference names the movements since that system's last sync (else of the last 24 hours) that explain it, and what was done: with QUANTITY won by the other system our ledger gets a COUNT
@@ -146,7 +147,7 @@ class InventoryServiceAsyncStub(InventoryServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     RecordMovement: _aio.UnaryUnaryMultiCallable[_inventory_pb2.RecordMovementRequest, _inventory_pb2.RecordMovementResponse]  # type: ignore[assignment]
     """Records one movement. The answer comes when it is durable. INVALID_ARGUMENT: malformed ids, quantities or units, a unit that the item does not convert, a time in the future, fields that the kind does not take (see MovementKind).
-    NOT_FOUND: warehouse, zone, item, shipment, handling unit. FAILED_PRECONDITION: not enough stock there (the warehouse does not allow negative stock), the lot is on hold or expired, a serial number that is not there or is there already,
+    NOT_FOUND: warehouse, zone, item, shipment, handling unit. FAILED_PRECONDITION: not enough stock there (the warehouse does not allow negative stock), the lot is on hold or expired, a serial number that is not there or is there already, pieces known by serial number that are not named (Movement.serials),
     a key that was used with another movement. RESOURCE_EXHAUSTED (OVERLOADED): a destination of the outbox holds its most undelivered messages. Safe to send again: see IDEMPOTENCY.
     """
     RecordMovements: _aio.UnaryUnaryMultiCallable[_inventory_pb2.RecordMovementsRequest, _inventory_pb2.RecordMovementsResponse]  # type: ignore[assignment]
@@ -156,7 +157,7 @@ class InventoryServiceAsyncStub(InventoryServiceStub):
     GetMovement: _aio.UnaryUnaryMultiCallable[_inventory_pb2.GetMovementRequest, _inventory_pb2.GetMovementResponse]  # type: ignore[assignment]
     """One movement by its key. NOT_FOUND."""
     ListMovements: _aio.UnaryUnaryMultiCallable[_inventory_pb2.ListMovementsRequest, _inventory_pb2.ListMovementsResponse]  # type: ignore[assignment]
-    """Movements of one warehouse by number, ascending. NOT_FOUND: the warehouse."""
+    """Movements of one warehouse by number, ascending or newest first. NOT_FOUND: the warehouse."""
     ListStock: _aio.UnaryUnaryMultiCallable[_inventory_pb2.ListStockRequest, _inventory_pb2.ListStockResponse]  # type: ignore[assignment]
     """Stock line by line, per (zone, item, lot, handling unit, status), lines of quantity zero left out; now, or as of a past time. Ordered by zone, item, lot, handling unit, status. NOT_FOUND: the warehouse. INVALID_ARGUMENT: as of the future."""
     QueryStock: _aio.UnaryUnaryMultiCallable[_inventory_pb2.QueryStockRequest, _inventory_pb2.QueryStockResponse]  # type: ignore[assignment]
@@ -182,6 +183,7 @@ class InventoryServiceAsyncStub(InventoryServiceStub):
     Sync: _aio.StreamStreamMultiCallable[_inventory_pb2.SyncRequest, _inventory_pb2.SyncResponse]  # type: ignore[assignment]
     """Synchronises with another system's book of one warehouse. The caller streams one header, then the lines in any number of messages, and half-closes; the answer is a stream of differences and, last, a summary.
     FULL: the lines are the whole book as of `as_of_time`; lines that we know of that system and that are not told are gone there. CHANGES: the lines are those that changed after the cursor that the last summary gave; the rest of its book is as it told it before.
+    A book tells the stock of a lot in a zone either by status or for any status, not both (the later line is refused); CHANGES may tell it the other way than before: then what was told the other way is forgotten, and a status that is not told has nothing.
     Lines are per (zone, item, lot, status); quantities are in their unit, converted. Items and locations are given by Waybill's ids, or by that system's ids where they are mapped (PutMappings), or by GTIN and GLN.
 
     Each difference names the movements since that system's last sync (else of the last 24 hours) that explain it, and what was done: with QUANTITY won by the other system our ledger gets a COUNT
@@ -239,7 +241,7 @@ class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_inventory_pb2.RecordMovementResponse, _abc.Awaitable[_inventory_pb2.RecordMovementResponse]]:
         """Records one movement. The answer comes when it is durable. INVALID_ARGUMENT: malformed ids, quantities or units, a unit that the item does not convert, a time in the future, fields that the kind does not take (see MovementKind).
-        NOT_FOUND: warehouse, zone, item, shipment, handling unit. FAILED_PRECONDITION: not enough stock there (the warehouse does not allow negative stock), the lot is on hold or expired, a serial number that is not there or is there already,
+        NOT_FOUND: warehouse, zone, item, shipment, handling unit. FAILED_PRECONDITION: not enough stock there (the warehouse does not allow negative stock), the lot is on hold or expired, a serial number that is not there or is there already, pieces known by serial number that are not named (Movement.serials),
         a key that was used with another movement. RESOURCE_EXHAUSTED (OVERLOADED): a destination of the outbox holds its most undelivered messages. Safe to send again: see IDEMPOTENCY.
         """
 
@@ -267,7 +269,7 @@ class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _inventory_pb2.ListMovementsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_inventory_pb2.ListMovementsResponse, _abc.Awaitable[_inventory_pb2.ListMovementsResponse]]:
-        """Movements of one warehouse by number, ascending. NOT_FOUND: the warehouse."""
+        """Movements of one warehouse by number, ascending or newest first. NOT_FOUND: the warehouse."""
 
     @_abc_1.abstractmethod
     def ListStock(
@@ -353,6 +355,7 @@ class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_inventory_pb2.SyncResponse], _abc.AsyncIterator[_inventory_pb2.SyncResponse]]:
         """Synchronises with another system's book of one warehouse. The caller streams one header, then the lines in any number of messages, and half-closes; the answer is a stream of differences and, last, a summary.
         FULL: the lines are the whole book as of `as_of_time`; lines that we know of that system and that are not told are gone there. CHANGES: the lines are those that changed after the cursor that the last summary gave; the rest of its book is as it told it before.
+        A book tells the stock of a lot in a zone either by status or for any status, not both (the later line is refused); CHANGES may tell it the other way than before: then what was told the other way is forgotten, and a status that is not told has nothing.
         Lines are per (zone, item, lot, status); quantities are in their unit, converted. Items and locations are given by Waybill's ids, or by that system's ids where they are mapped (PutMappings), or by GTIN and GLN.
 
         Each difference names the movements since that system's last sync (else of the last 24 hours) that explain it, and what was done: with QUANTITY won by the other system our ledger gets a COUNT
