@@ -27,20 +27,21 @@ RESULTS = ROOT / "bench" / "results"
 QUICK = ("columns", "actors", "core")
 
 
-def measure(name: str, quick: bool, output: Path) -> None:
-    """Run one measurement in this process and write its result."""
+def measure(name: str, quick: bool, output: Path, data: Path | None) -> None:
+    """Run one measurement in this process and write its result. data: where what it judges is kept, for those that know such a place."""
     case = CASES[name]
     before, started = facts(), time.monotonic()
-    result: dict[str, Any] = getattr(importlib.import_module(case.module), case.function)(quick)
+    result: dict[str, Any] = getattr(importlib.import_module(case.module), case.function)(quick, *([data] if data else []))
     took_s = round(time.monotonic() - started, 1)
     output.write_text(json.dumps({"name": name, "quick": quick, "machine": before, "took_s": took_s, **result}, indent=1) + "\n")
 
 
-def run(name: str, quick: bool) -> dict[str, Any] | None:
+def run(name: str, quick: bool, data: Path | None) -> dict[str, Any] | None:
     """Run one measurement in a process group of its own, which is ended with it; None where it failed."""
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "result.json"
         command = [sys.executable, "-m", "bench", "--measure", name, "--output", str(output), *(["--quick"] if quick else [])]
+        command += ["--data", str(data)] if data else []
         process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
         try:
             code = process.wait(CASES[name].timeout_s)
@@ -63,11 +64,12 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(CASES)}")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--report", action="store_true")
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help="replay: its archive lies here, or is made here and kept")
     parser.add_argument("--measure", choices=CASES, help=argparse.SUPPRESS)
     parser.add_argument("--output", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
-        measure(options.measure, options.quick, options.output)
+        measure(options.measure, options.quick, options.output, options.data)
         return 0
     unknown = set(options.names) - set(CASES)
     if unknown:
@@ -78,7 +80,7 @@ def main() -> int:
         folder.mkdir(parents=True, exist_ok=True)
         for name in options.names or (QUICK if options.quick else CASES):
             print(f"{name}: {CASES[name].title}", flush=True)
-            result = run(name, options.quick)
+            result = run(name, options.quick, options.data if name == "replay" else None)
             failed += result is None
             if result is not None:
                 (folder / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")

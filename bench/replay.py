@@ -1,9 +1,10 @@
 """Replay of an archive: readings a second from Parquet with all rules, by workers and readings, and the same work by peers.
 
-    python -m bench replay [--quick]
+    python -m bench replay [--quick] [--data FOLDER]
 
-The archive is made anew in every run, from seeds that no run before had. A verify must find nothing to differ; the peers must agree with it
-event for event on a stated prefix.
+The archive is made anew in every run, from seeds that no run before had; or it is in FOLDER from a run before (`python -m bench.replay_data
+FOLDER` makes it, too), for making 100 million readings takes longer than judging them. A verify must find nothing to differ; the peers must
+agree with it event for event on a stated prefix.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import subprocess
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,6 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
-import ray
 
 from bench import replay_data as data
 from bench.environment import ROOT, python_of
@@ -30,9 +31,11 @@ from bench.peers import rates_row
 from cluster import ray_node
 from cluster.archive.filesystem import Place
 from cluster.archive.reader import Part
-from cluster.replay import jobs, judge, result
+from cluster.replay import jobs, result
 from cluster.replay.jobs import Request
-from cluster.replay.journeys import load
+from cluster.replay.journeys import Journeys, Rules, load
+from cluster.replay.judge import PASSED, Judged, Judging
+from cluster.replay.rides import Columns, Rides
 from cluster.settings import load as settings
 
 PEERS = Path(__file__).with_name("replay_peers.py")
@@ -42,39 +45,34 @@ MOST_BYTES = 4 << 30
 UNTIL_US = data.START_US + data.MINUTES * data.MINUTE_US
 
 
-def replay(quick: bool) -> dict[str, Any]:
-    """See the module. Quick: 8 million readings, small prefixes, one repeat."""
-    parts, repeats = (2, 1) if quick else (25, 2)
-    seed = time.time_ns() % (1 << 32)
+def replay(quick: bool, kept: Path | None = None) -> dict[str, Any]:
+    """See the module. Quick: 8 million readings, small prefixes, one repeat. kept: a folder with the archive, or for it."""
+    parts, repeats = (2, 1) if quick else (25, 3)
     ray_node.connect(settings({}, ray_object_store_bytes=128 << 20))
     heads = ray_node.head_processes()
     rows: list[dict[str, Any]] = []
     try:
         with tempfile.TemporaryDirectory(prefix="waybill-bench-") as folder:
-            archive = _make(folder, seed, parts)
+            seed, archive = data.archive(kept or Path(folder) / "archive", parts)
             _enough(archive)
-            _run(archive[:2], folder, 4)  # workers are there, kernels loaded
+            _run(archive[:4], folder, 4)  # workers are there, kernels loaded
             for workers in (1, 2, 4):
-                some = archive[: max(2, parts * workers // 4)]
-                rows.append(_ours(some, folder, workers, repeats if workers == 4 else 1))
-                print(f"  {rows[-1]['label']}: {rows[-1]['median'] / 1e6:.1f} M/s, {rows[-1]['memory_bytes'] / 2**30:.1f} GB", flush=True)
-            if not quick:
-                rows.append(_ours(archive[:3], folder, 4, repeats))
+                for some in (archive[:3], archive) if not quick else (archive,):
+                    rows.append(_ours(some, folder, workers, repeats if workers == 4 else 1))
+                    print(
+                        f"  {rows[-1]['label']}: {rows[-1]['median'] / 1e6:.1f} M/s, {rows[-1]['memory_bytes'] / 2**30:.1f} GB", flush=True
+                    )
             rows.append(_kernel(archive[0], repeats))
             rows += _peers(archive[0], folder, quick, repeats)
             rows.append(_bandwidth(repeats))
     finally:
         ray_node.disconnect(heads, [], 10)
-    ours = max((row for row in rows if row.get("workers") == 4), key=lambda row: row["readings"])["median"]
+    ours = max((row for row in rows if row.get("workers") == 4), key=lambda row: row["readings"])
     for row in rows:
         if row.get("peer"):
-            row["ratio"] = ours / row["median"]
+            row["ratio"] = ours["median"] / row["median"]
+            row["ratio_of"] = ours["label"]
     return {"rows": rows, "seed": seed, "readings": parts * data.PART, "clients": 0}
-
-
-def _make(folder: str, seed: int, parts: int) -> list[dict[str, Any]]:
-    make = ray.remote(data.write)
-    return ray.get([make.remote(f"{folder}/archive", seed, part) for part in range(parts)])
 
 
 def _enough(archive: list[dict[str, Any]]) -> None:
@@ -125,13 +123,20 @@ def _kernel(part: dict[str, Any], repeats: int) -> dict[str, Any]:
     """The rules alone, on one core, columns in memory."""
     journeys = load(Part.of(part))
     rules = journeys.rules()
-    columns = journeys.columns(rules)
+    blocks = [(columns, journeys.ruled(rules, low, high)) for low, high, columns in journeys.blocks(rules)]
     rates = []
     for _ in range(repeats + 1):
         started = time.perf_counter()
-        judged = journeys.judge(columns, rules)
-        rates.append(judged.readings / (time.perf_counter() - started))
+        readings = _judged(blocks, rules).readings
+        rates.append(readings / (time.perf_counter() - started))
     return rates_row("our kernels alone, columns in memory, one core", rates[1:])
+
+
+def _judged(blocks: Sequence[tuple[Columns, Rides]], rules: Rules) -> Judged:
+    judging = Judging(rules.book, rules.carriers)
+    for columns, rides in blocks:
+        judging.take(columns, rides)
+    return judging.judged()
 
 
 def _bandwidth(repeats: int) -> dict[str, Any]:
@@ -152,10 +157,13 @@ def _bandwidth(repeats: int) -> dict[str, Any]:
 def _peers(part: dict[str, Any], folder: str, quick: bool, repeats: int) -> list[dict[str, Any]]:
     python = python_of("replay")
     journeys = load(Part.of(part))
-    judged = journeys.judge(journeys.columns(journeys.rules()), journeys.rules())
+    rules = journeys.rules()
+    blocks = [(columns, journeys.ruled(rules, low, high)) for low, high, columns in journeys.blocks(rules)]
+    judged = _judged(blocks, rules)
+    columns = [one for one, _ in blocks]
     rows = []
     for name, rides in (("plain", 40 if quick else 200), ("bytewax", 80 if quick else 800), ("polars", 400 if quick else data.RIDES)):
-        path = _prefix(journeys, rides, Path(folder) / f"prefix-{rides}.parquet")
+        path = _prefix(columns, rides, Path(folder) / f"prefix-{rides}.parquet")
         rates = []
         for _ in range(1 if quick else repeats):
             found = _bytewax(python, path, folder) if name == "bytewax" else _script(python, name, path, folder)
@@ -171,13 +179,13 @@ def _peers(part: dict[str, Any], folder: str, quick: bool, repeats: int) -> list
     return rows
 
 
-def _prefix(journeys: Any, rides: int, path: Path) -> Path:
-    columns = journeys.columns(journeys.rules())
+def _prefix(blocks: Sequence[Columns], rides: int, path: Path) -> Path:
     n = rides * data.MINUTES
-    index = [columns.codes.index(code) for code in data.CODES]
-    t, lat, lon = (columns.values[k, :n] for k in index)
+    index = [blocks[0].codes.index(code) for code in data.CODES]
+    t, lat, lon = np.concatenate([one.values for one in blocks], 1)[index, :n]
+    at_us = np.concatenate([one.sensed_us for one in blocks])[:n]
     ride = np.repeat(np.arange(rides, dtype=np.int32), data.MINUTES)
-    table = pa.table({"ride": ride, "at_us": columns.sensed_us[:n], "t": t, "lat": lat, "lon": lon})
+    table = pa.table({"ride": ride, "at_us": at_us, "t": t, "lat": lat, "lon": lon})
     pq.write_table(table, path, compression="lz4", use_dictionary=False)
     return path
 
@@ -206,7 +214,7 @@ def _bytewax(python: Path, path: Path, folder: str) -> dict[str, Any]:
     }
 
 
-def _agree(name: str, journeys: Any, judged: judge.Judged, rides: int, found: dict[str, Any]) -> None:
+def _agree(name: str, journeys: Journeys, judged: Judged, rides: int, found: dict[str, Any]) -> None:
     """The peer says what we say of the rides before `rides`, event for event; means and MKT to 1e-9."""
     order = np.argsort(journeys.rides.custody_id)
     assert np.array_equal(order, np.arange(len(order)))
@@ -218,7 +226,7 @@ def _agree(name: str, journeys: Any, judged: judge.Judged, rides: int, found: di
     assert ours.keys() == theirs.keys(), f"{name}: {sorted(ours.keys() ^ theirs.keys())[:4]}"
     assert all(math.isclose(mean, theirs[key], rel_tol=1e-9) for key, mean in ours.items()), f"{name}: means differ"
     visits = judged.visits[judged.visits["ride"] < rides]
-    assert not (visits["kind"] == judge.PASSED).any(), "the data have no passes: the peers know none"
+    assert not (visits["kind"] == PASSED).any(), "the data have no passes: the peers know none"
     mine = sorted((int(row["ride"]), int(row["entered_us"]), int(row["exited_us"])) for row in visits)
     assert mine == sorted(map(tuple, found["visits"])), f"{name}: visits differ"
     mkt_c = dict(map(tuple, found["mkt_c"]))

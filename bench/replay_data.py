@@ -3,10 +3,20 @@
 A tag reports temperature and position every minute. Seldom and at random it gets too warm, too cold, drives into the geofence, or
 measures nonsense (a spike or a value out of range, which its quality settings fail). What is recorded of the journeys is what our rules say
 of them; the peers, which share nothing with these, say it of a prefix.
+
+    python -m bench.replay_data FOLDER      # 100 million readings, for `python -m bench replay --data FOLDER`
 """
 
 from __future__ import annotations
 
+import json
+import multiprocessing
+import os
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,13 +27,16 @@ from actors.rules.plan import PlannedFence, make_plan
 from actors.rules.profiles import Limit, MktSettings, Profile
 from actors.rules.quality import MetricSettings, QualitySettings
 from actors.rules.readings import LATITUDE, LONGITUDE
+from actors.tags.carriers import Rulebook
 from bench import replay_rules as rules
 from bench.replay_rules import CENTER, MINUTE_US
 from cluster.archive import layout
 from cluster.archive.filesystem import Place
 from cluster.archive.writer import PartWriter, as_json
 from cluster.replay import judge
+from cluster.replay.flags import flags_of
 from cluster.replay.journeys import plan_of, rules_of
+from cluster.replay.rides import Columns, Rides
 
 RIDES, MINUTES, TAGS_A_SHIPMENT = 4_000, 1_000, 10
 PART = RIDES * MINUTES
@@ -83,24 +96,35 @@ def sensed_us() -> npt.NDArray[np.int64]:
     return np.tile(START_US + np.arange(MINUTES, dtype=np.int64) * MINUTE_US, RIDES)
 
 
+def archive(folder: Path, parts: int) -> tuple[int, list[dict[str, Any]]]:
+    """(seed, rows of the manifest) of an archive of so many parts: what lies in the folder, or made there anew from a new seed."""
+    told = folder / "made.json"
+    made: dict[str, Any] = json.loads(told.read_text()) if told.is_file() else {"seed": time.time_ns() % (1 << 32), "parts": []}
+    missing = range(len(made["parts"]), parts)
+    with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
+        made["parts"] += pool.map(write, repeat(str(folder)), repeat(made["seed"]), missing)
+    told.write_text(json.dumps(made))
+    return made["seed"], made["parts"][:parts]
+
+
 def write(location: str, seed: int, part: int) -> dict[str, Any]:
     """Make a part of the archive; its row of the manifest."""
     pa.set_cpu_count(1)
     out = PartWriter(Place.of(location), "2025-01", f"2025-01-bench-{seed}-{part:05d}")
     made = values(seed, part)
-    columns = judge.Columns(sensed_us(), CODES, made.reshape(3, -1))
+    columns = Columns(sensed_us(), CODES, made.reshape(3, -1))
     shipments = [f"bench-{part:05d}-{at:03d}" for at in range(RIDES // TAGS_A_SHIPMENT)]
     tag_ids = [f"tag-{part:05d}-{at:04d}" for at in range(RIDES)]
     custody = np.arange(RIDES, dtype=np.int64) + part * RIDES
     end_us = START_US + MINUTES * MINUTE_US
     from_us, until_us = np.full(RIDES, START_US, np.int64), np.full(RIDES, end_us, np.int64)
-    rides = judge.Rides(
+    rides = Rides(
         custody, np.zeros(RIDES, np.int32), np.arange(RIDES, dtype=np.int32), from_us, until_us,
         np.arange(RIDES + 1, dtype=np.int64) * MINUTES, [QUALITY] * RIDES,
     )  # fmt: skip
-    book = judge.Rulebook()
+    book = Rulebook()
     judged = judge.judge(columns, rides, book, [book.of(plan_of(PLAN))])
-    flags = judge.flags_of(columns, rides)
+    flags = flags_of(columns, rides)
     assert flags is not None
     carriers = [f"shipment/{shipments[at // TAGS_A_SHIPMENT]}" for at in range(RIDES)]
     for low in range(0, RIDES, RIDES // 16):
@@ -112,7 +136,7 @@ def write(location: str, seed: int, part: int) -> dict[str, Any]:
 
 def _readings(
     out: PartWriter,
-    columns: judge.Columns,
+    columns: Columns,
     flags: Any,
     carriers: list[str],
     tag_ids: list[str],
@@ -206,3 +230,7 @@ def _records(out: PartWriter, judged: judge.Judged, shipments: list[str], carrie
             for name in shipments
         ],
     )  # fmt: skip
+
+
+if __name__ == "__main__":
+    archive(Path(sys.argv[1]), 25)

@@ -34,7 +34,11 @@ def table(results: Sequence[dict[str, Any]]) -> str:
         for row in result["rows"]:
             unit = row["unit"]
             more = []
-            if peer and unit == "readings/s" and row["median"] != peer:
+            if "ratio" in row:
+                more.append(f"{row['ratio_of']}: {row['ratio']:.3g} × this; the same events on {row['prefix'] / 1e6:.3g} million readings")
+            elif "memory_bytes" in row:
+                more.append(f"memory of all workers together {row['memory_bytes'] / 2**30:.2g} GB")
+            elif peer and unit == "readings/s" and row["median"] != peer:
                 more.append(f"{row['median'] / peer:,.0f} × one actor per tag")
             if "wait_p50_ms" in row:
                 more.append(f"answer p50 {row['wait_p50_ms']:.0f} ms, p99 {row['wait_p99_ms']:.0f} ms")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -55,16 +56,63 @@ def integers(column: pa.ChunkedArray, absent: int = NO_SEQUENCE) -> I8:
     return np.asarray((pc.fill_null(plain, absent) if plain.null_count else plain).to_numpy())
 
 
+class Rows:
+    """Ranges of rows of a part's dataset, asked for in ascending order: each row group is unpacked once, and one at a time is held."""
+
+    def __init__(self, part: Part, dataset: str, columns: Sequence[str]) -> None:
+        self._file = Place.of(part.location).open(str(part.files[dataset]["name"]))
+        self._parquet = pq.ParquetFile(self._file)
+        self._columns = {name: at for at, name in enumerate(self._parquet.schema_arrow.names) if name in columns}
+        held = self._parquet.metadata
+        self._end = np.cumsum([held.row_group(at).num_rows for at in range(held.num_row_groups)])
+        self._group, self._table = -1, pa.table({})
+
+    def __enter__(self) -> Rows:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._parquet.close()
+        self._file.close()
+
+    def between(self, low: int, high: int) -> Iterator[pa.Table]:
+        """The rows from `low` to before `high`, piece by piece; a column in which a piece has no value may lack."""
+        while low < high:
+            group = int(np.searchsorted(self._end, low, side="right"))
+            if group == len(self._end):
+                raise ValueError(f"a file of {self._end[-1] if group else 0} rows was asked for row {low}")
+            if group != self._group:
+                self._table = self._read(group)
+                self._group = group
+            begin = int(self._end[group - 1]) if group else 0
+            size = min(high, int(self._end[group])) - low
+            yield self._table.slice(low - begin, size)
+            low += size
+
+    def _read(self, group: int) -> pa.Table:
+        held = self._parquet.metadata.row_group(group)
+        wanted = [name for name, at in self._columns.items() if not _is_empty(held.column(at))]
+        return self._parquet.read_row_group(group, columns=wanted, use_threads=False)
+
+
+def _is_empty(chunk: Any) -> bool:
+    counted = chunk.statistics
+    return counted is not None and counted.has_null_count and bool(counted.null_count == chunk.num_values)
+
+
+def into(column: pa.ChunkedArray, found: npt.NDArray[Any], absent: Any) -> None:
+    """Copy a column of numbers or times to `found`, with `absent` where it is null."""
+    at = 0
+    for chunk in column.chunks:
+        if pa.types.is_timestamp(chunk.type):
+            chunk = chunk.view(pa.int64())
+        some = found[at : at + len(chunk)]
+        some[:] = (chunk.fill_null(absent) if chunk.null_count else chunk).to_numpy(zero_copy_only=True)
+        at += len(chunk)
+
+
 def values(table: pa.Table, codes: Sequence[int]) -> F8:
     """Value columns as (len(codes), n), NaN where absent."""
     found = np.empty((len(codes), table.num_rows))
     for k, code in enumerate(codes):
-        at = 0
-        for chunk in table.column(COLUMNS[code].name).chunks:
-            n = len(chunk)
-            if chunk.null_count == n:
-                found[k, at : at + n] = np.nan
-            else:
-                found[k, at : at + n] = chunk.to_numpy(zero_copy_only=chunk.null_count == 0)  # a null becomes NaN
-            at += n
+        into(table.column(COLUMNS[code].name), found[k], np.nan)
     return found

@@ -17,8 +17,10 @@ from actors.rules.readings import COLUMNS, FOREVER_US, NOT_EVALUATED
 from actors.tags.carriers import Carrier
 from cluster.archive import reader
 from cluster.replay import judge, result
+from cluster.replay.flags import flags_of
 from cluster.replay.journeys import Journeys, Rules
-from cluster.replay.judge import Columns, Judged
+from cluster.replay.judge import Judged
+from cluster.replay.rides import Columns
 
 MKT_TOLERANCE_K = 1e-9
 """Two machines' exponentials may differ so much in the MKT (issue 5)."""
@@ -74,23 +76,27 @@ def in_order(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(found, key=lambda row: (row["shipment_id"], row["tag_id"], row["custody_id"], row["subject"], row["name"]))
 
 
-def flags(journeys: Journeys, columns: Columns, rules: Rules) -> list[dict[str, Any]]:
-    """Where the recorded flags are not those that the recorded settings give: a row for each custody and metric, from its first one on."""
+def flags(journeys: Journeys, low: int, high: int, columns: Columns, rules: Rules) -> list[dict[str, Any]]:
+    """Where the recorded flags of some rides are not those that the recorded settings give: a row for each custody and metric.
+
+    columns: of the rides from `low` to before `high`. A row's times are those of the first that differs.
+    """
     assert columns.flags is not None
-    rides = journeys.ruled(rules)
-    given = judge.flags_of(columns, rides)
-    wrong = ~np.isnan(columns.values)
-    wrong &= columns.flags != (NOT_EVALUATED if given is None else given)
+    mine = journeys.ruled(rules, low, high)
+    given = flags_of(columns, mine)
     found = []
     for k, code in enumerate(columns.codes):
-        rows = np.flatnonzero(wrong[k])
-        ride_of = np.searchsorted(rides.start, rows, "right") - 1
+        wrong = columns.flags[k] != (NOT_EVALUATED if given is None else given[k])
+        if not wrong.any():
+            continue
+        rows = np.flatnonzero(wrong & ~np.isnan(columns.values[k]))
+        ride_of = np.searchsorted(mine.start, rows, "right") - 1
         for ride in np.unique(ride_of).tolist():
-            mine = rows[ride_of == ride]
-            row = _row(journeys, ride, result.FLAG, COLUMNS[code].name, result.CHANGED, rules)
+            its = rows[ride_of == ride]
+            row = _row(journeys, low + ride, result.FLAG, COLUMNS[code].name, result.CHANGED, rules)
             del row["start"]
-            first = int(columns.sensed_us[mine[0]])
-            found.append(row | {"fields": "readings", "before_started_at": first, "after_started_at": first, "before_readings": len(mine)})
+            first = int(columns.sensed_us[its[0]])
+            found.append(row | {"fields": "readings", "before_started_at": first, "after_started_at": first, "before_readings": len(its)})
     return found
 
 

@@ -23,6 +23,7 @@ from cluster.archive.filesystem import Place
 from cluster.archive.reader import Part
 from cluster.replay import arrival, compare, result, whatif
 from cluster.replay.journeys import load, recorded
+from cluster.replay.judge import Judging
 from cluster.replay.result import Result
 
 TASKS = "tasks"
@@ -83,19 +84,22 @@ def _judge(part: Part, request: Request, only: frozenset[str] | None) -> tuple[l
         return strays, shipments, {"parts": 1, "shipments": len(shipments), "differences": len(strays)}
     names: list[str] = []
     rules = journeys.rules()
-    if request.kind == result.WHAT_IF:
-        asked = whatif.read(request.rules)
-        other = journeys.rules(asked.plan, asked.settings)
-        columns = journeys.columns(rules, other)
-        before, after = journeys.judge(columns, rules, names), journeys.judge(columns, other, names)
-    else:
-        other = rules
-        columns = journeys.columns(rules, flagged=True)
-        after = journeys.judge(columns, rules, names)
-        before = recorded(journeys, names)
+    what_if = request.kind == result.WHAT_IF
+    asked = whatif.read(request.rules) if what_if else None
+    other = rules if asked is None else journeys.rules(asked.plan, asked.settings)
+    old, new = (Judging(one.book, one.carriers, names) for one in (rules, other))
+    flags: list[dict[str, Any]] = []
+    for low, high, columns in journeys.blocks(rules, other, flagged=not what_if):
+        new.take(columns, journeys.ruled(other, low, high))
+        if what_if:
+            old.take(columns, journeys.ruled(rules, low, high))
+        else:
+            flags += compare.flags(journeys, low, high, columns, rules)
+    after = new.judged()
+    before = old.judged() if what_if else recorded(journeys, names)
     found = compare.differences(journeys, before, after, other, sums=request.kind == result.VERIFY)
     if request.kind == result.VERIFY:
-        found = compare.in_order(found + strays + compare.flags(journeys, columns, rules))
+        found = compare.in_order(found + strays + flags)
     shipments = compare.shipments(journeys, before, after, (rules, other), found)
     counts = {
         "parts": 1, "shipments": len(journeys.shipments), "custodies": len(journeys.rides), "readings": after.readings,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,12 +14,13 @@ import pyarrow.compute as pc
 
 from actors.rules.plan import Plan
 from actors.rules.quality import QualitySettings
-from actors.rules.readings import COLUMNS, FOREVER_US, I8
+from actors.rules.readings import COLUMNS, FOREVER_US, I8, MISSING
 from actors.tags.carriers import Carrier, Rulebook
 from cluster.archive import reader
 from cluster.archive.reader import Part
-from cluster.replay import judge
-from cluster.replay.judge import EXCURSION_ROW, SUM_ROW, VISIT_ROW, Columns, Judged, Rides
+from cluster.replay import judge, rides
+from cluster.replay.judge import EXCURSION_ROW, SUM_ROW, VISIT_ROW, Judged
+from cluster.replay.rides import Columns, Rides
 
 Change = Callable[[str, Plan], Plan]
 """Other rules: given a shipment's id and its recorded plan, the plan that is asked about."""
@@ -38,12 +39,16 @@ class Rules:
 
 @dataclass(slots=True)
 class Journeys:
-    """The shipments of a part. Ride k is row k of `custodies` (retracted ones are left out)."""
+    """The shipments of a part. Ride k is row k of `custodies` (retracted ones are left out).
+
+    first_row: where each ride's readings begin in the file.
+    """
 
     part: Part
     shipments: list[dict[str, Any]]
     custodies: dict[str, list[Any]]
     rides: Rides
+    first_row: I8
     shipment_of: dict[str, int]
     plans: list[Plan]
     lots: list[dict[str, list[str]]] = field(default_factory=list)
@@ -63,23 +68,50 @@ class Journeys:
             settings = [change_quality(tag, one) for tag, one in zip(self.custodies["tag_id"], settings, strict=True)]
         return Rules(book, carriers, settings)
 
-    def columns(self, *rules: Rules, flagged: bool = False) -> Columns:
-        """The readings with the values that any of these rules looks at; flagged: with their recorded flags."""
+    def blocks(self, *rules: Rules, flagged: bool = False) -> Iterator[tuple[int, int, Columns]]:
+        """Ranges of rides with their readings, and of these the values that any of the rules looks at; flagged: with their recorded flags.
+
+        No range parts a carrier's rides.
+        """
         codes = tuple(sorted({code for one in rules for code in judge.needed_codes(one.book, one.carriers, one.quality)}))
-        values = [COLUMNS[code].name for code in codes]
-        flags = [f"{name}_flag" for name in values] if flagged else []
-        table = self.part.table("readings", ["sensed_at", *values, *flags])
-        kept = np.array([pc.fill_null(table.column(name), 0).to_numpy() for name in flags], np.uint8) if flagged else None
-        return Columns(reader.integers(table.column("sensed_at")), codes, reader.values(table, codes), kept)
+        names = [COLUMNS[code].name for code in codes]
+        flags = [f"{name}_flag" for name in names] if flagged else []
+        with reader.Rows(self.part, "readings", ["sensed_at", *names, *flags]) as rows:
+            for low, high in rides.blocks(self.rides):
+                n = int(self.rides.start[high] - self.rides.start[low])
+                made = Columns(
+                    np.empty(n, np.int64), codes, np.empty((len(codes), n)), np.empty((len(codes), n), np.uint8) if flags else None
+                )
+                at = 0
+                for first, last in self._ranges(low, high):
+                    for table in rows.between(first, last):
+                        _fill(table, made, names, slice(at, at + table.num_rows))
+                        at += table.num_rows
+                yield low, high, made
 
-    def ruled(self, rules: Rules) -> Rides:
-        """The rides under the quality settings of some rules."""
-        rides = self.rides
-        return Rides(rides.custody_id, rides.carrier, rides.tag, rides.from_us, rides.until_us, rides.start, rules.quality)
+    def _ranges(self, low: int, high: int) -> list[tuple[int, int]]:
+        """Where in the file the readings of some rides lie."""
+        first, last = self.first_row[low:high], self.first_row[low:high] + np.diff(self.rides.start[low : high + 1])
+        edges = np.flatnonzero(first[1:] != last[:-1]) + 1
+        return list(zip(first[np.append(0, edges)].tolist(), last[np.append(edges, high - low) - 1].tolist(), strict=True))
 
-    def judge(self, columns: Columns, rules: Rules, names: list[str] | None = None) -> Judged:
-        """What these rules say of the part. names: as in `judge.judge`."""
-        return judge.judge(columns, self.ruled(rules), rules.book, rules.carriers, names)
+    def ruled(self, rules: Rules, low: int = 0, high: int | None = None) -> Rides:
+        """The rides of a range under the quality settings of some rules."""
+        return self.rides.some(low, len(self.rides) if high is None else high, rules.quality)
+
+
+def _fill(table: pa.Table, made: Columns, names: list[str], where: slice) -> None:
+    reader.into(table.column("sensed_at"), made.sensed_us[where], 0)
+    there = set(table.column_names)
+    for k, name in enumerate(names):
+        if name in there:
+            reader.into(table.column(name), made.values[k, where], np.nan)
+        else:
+            made.values[k, where] = np.nan
+        if made.flags is not None and f"{name}_flag" in there:
+            reader.into(table.column(f"{name}_flag"), made.flags[k, where], MISSING)
+        elif made.flags is not None:
+            made.flags[k, where] = MISSING
 
 
 def load(part: Part, only: frozenset[str] | None = None) -> Journeys:
@@ -102,28 +134,25 @@ def load(part: Part, only: frozenset[str] | None = None) -> Journeys:
     ]
     first = reader.integers(table.column("first_row"))
     count = reader.integers(table.column("readings"))
-    rides = Rides(
+    if only is None:
+        _must_follow(first, count, part)
+    found = Rides(
         reader.integers(table.column("custody_id")),
         np.array([number[one] for one in custodies["carrier"]], np.int32),
         tag,
         reader.integers(table.column("from_at")),
         reader.integers(table.column("until_at"), FOREVER_US),
-        np.zeros(0, np.int64),
+        np.concatenate([np.zeros(1, np.int64), np.cumsum(count)]),
         settings,
     )
-    journeys = Journeys(
-        part, shipments, custodies, rides, number, _plans(shipments), [json.loads(row["lots"] or "{}") for row in shipments]
-    )
-    rides.start = _starts(first, count, part)
-    return journeys
+    lots = [json.loads(row["lots"] or "{}") for row in shipments]
+    return Journeys(part, shipments, custodies, found, first, number, _plans(shipments), lots)
 
 
-def _starts(first: I8, count: I8, part: Part) -> I8:
-    """Rides' readings follow each other without a gap: start[k + 1] is where ride k ends. Raises ValueError where they do not."""
-    start = np.concatenate([first, first[-1:] + count[-1:]]) if len(first) else np.zeros(1, np.int64)
-    if not np.array_equal(start[:-1] + count, start[1:]):
+def _must_follow(first: I8, count: I8, part: Part) -> None:
+    """A part's readings are those of its custodies, one after the other. Raises ValueError where they are not."""
+    if not np.array_equal(first, np.cumsum(count) - count):
         raise ValueError(f"part {part.part_id}: the custodies' readings do not follow each other")
-    return np.asarray(start)
 
 
 def _plans(shipments: list[dict[str, Any]]) -> list[Plan]:

@@ -1,7 +1,6 @@
-"""Judging whole files of journeys as columns: the kernels of live judging, given all custodies of a part in one call.
+"""Judging many journeys as columns: the kernels of live judging, given all custodies of a block in one call.
 
-A ride is one custody of one tag. Its readings are consecutive rows in judging order. The later custodies of a tag on one carrier go on
-from the sums of its earlier ones, so rides are judged in rounds: first custodies first.
+The later custodies of a tag on one carrier go on from the sums of its earlier ones, so rides are judged in rounds: first custodies first.
 """
 
 from __future__ import annotations
@@ -13,61 +12,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from actors.rules import exposure, geofence, mkt, quality
+from actors.rules import exposure, geofence, mkt
 from actors.rules.quality import QualitySettings
-from actors.rules.readings import (
-    ACCURACY,
-    CODE,
-    COLUMNS,
-    EARLIEST_US,
-    F8,
-    FAIL,
-    FOREVER_US,
-    I4,
-    I8,
-    LATEST_US,
-    LATITUDE,
-    LONGITUDE,
-    NOT_EVALUATED,
-    U1,
-    Batch,
-    Groups,
-)
+from actors.rules.readings import ACCURACY, CODE, F8, FOREVER_US, I4, I8, LATITUDE, LONGITUDE, Batch
 from actors.tags import whole
 from actors.tags.carriers import Carrier, Rulebook, TrackSpec
+from cluster.replay.flags import usable
+from cluster.replay.rides import Columns, Rides, block_index, blocks, groups_of
+
+Rows = npt.NDArray[Any]
 
 TEMPERATURE = CODE["temperature_c"]
 VISIT, PASSED = 0, 1
 """Kinds of a visit."""
 
-BLOCK = 1 << 18
-"""So many readings are judged together, about: 8 MB with three values."""
-
-
-@dataclass(slots=True)
-class Columns:
-    """A part's readings. values: (len(codes), n), NaN where absent. flags: as recorded, 0 where there is no value; None: not asked for."""
-
-    sensed_us: I8
-    codes: tuple[int, ...]
-    values: F8
-    flags: U1 | None = None
-
-
-@dataclass(slots=True)
-class Rides:
-    """The custodies of a part: arrays of length r. carrier: index into the list given with them; start: (r + 1,), rows of the columns."""
-
-    custody_id: I8
-    carrier: I4
-    tag: I4
-    from_us: I8
-    until_us: I8
-    start: I8
-    quality: list[QualitySettings | None]
-
-    def __len__(self) -> int:
-        return len(self.custody_id)
+DEFAULT_GAP_US = 3_600_000_000
+"""How long a reading holds where no profile says so (handbook 3)."""
 
 
 @dataclass(slots=True)
@@ -75,9 +35,9 @@ class Judged:
     """What the rules say of the rides: structured arrays, each with `ride`, sorted by it; `name` indexes `names` (limit or fence ids)."""
 
     names: list[str]
-    excursions: npt.NDArray[Any]
-    visits: npt.NDArray[Any]
-    sums: npt.NDArray[Any]
+    excursions: Rows
+    visits: Rows
+    sums: Rows
     mkt_c: F8
     readings: int
 
@@ -107,62 +67,58 @@ def needed_codes(book: Rulebook, carriers: Sequence[Carrier], qualities: Sequenc
     return tuple(sorted(wanted))
 
 
-def judge(columns: Columns, rides: Rides, book: Rulebook, carriers: Sequence[Carrier], names: list[str] | None = None) -> Judged:
-    """Judge closed custodies from their beginning to their end. names: go on from these, so that two judgements number alike.
+class Judging:
+    """Closed custodies judged from their beginning to their end, block by block: memory is a block and what is found.
 
-    Rides of one carrier stand together. They are judged in blocks that fit the processor's cache; each is a handful of calls.
+    names: go on from these, so that two judgements number alike.
     """
-    specs = _Specs(carriers, [] if names is None else names)
-    parts = [_judge_block(columns, rides, low, high, book, carriers, specs) for low, high in _blocks(rides)]
-    excursions = np.concatenate([np.zeros(0, EXCURSION_ROW), *(part[0] for part in parts)])
-    visits = np.concatenate([np.zeros(0, VISIT_ROW), *(part[1] for part in parts)])
-    sums = np.concatenate([np.zeros(0, SUM_ROW), *(part[2] for part in parts)])
-    mkt_c = np.concatenate([np.zeros(0), *(part[3] for part in parts)])
-    return Judged(specs.names, excursions, visits, sums, mkt_c, int(rides.start[-1] - rides.start[0]))
+
+    def __init__(self, book: Rulebook, carriers: Sequence[Carrier], names: list[str] | None = None) -> None:
+        self.book = book
+        self.carriers = carriers
+        self.specs = _Specs(carriers, [] if names is None else names)
+        self.rides = self.readings = 0
+        self._found: list[tuple[Rows, Rows, Rows, F8]] = []
+
+    def take(self, columns: Columns, rides: Rides) -> None:
+        """Judge the next rides, whose readings are these; none of them parts a carrier's."""
+        values = usable(columns, rides)
+        excursions, sums = _judge_rounds(columns, values, rides, self.book, self.carriers, self.specs)
+        visits = _judge_fences(columns, values, rides, self.book, self.specs)
+        for rows in (excursions, visits, sums):
+            rows["ride"] += self.rides
+        self._found.append(
+            (
+                excursions[np.lexsort((excursions["started_us"], excursions["name"], excursions["ride"]))],
+                visits,
+                sums[np.lexsort((sums["name"], sums["ride"]))],
+                _mkt(columns, values, rides, self.carriers, self.specs),
+            )
+        )
+        self.rides += len(rides)
+        self.readings += len(columns.sensed_us)
+
+    def judged(self) -> Judged:
+        """What was found."""
+        nothing = (np.zeros(0, EXCURSION_ROW), np.zeros(0, VISIT_ROW), np.zeros(0, SUM_ROW), np.zeros(0))
+        excursions, visits, sums, mkt_c = (np.concatenate(parts) for parts in zip(nothing, *self._found, strict=True))
+        return Judged(self.specs.names, excursions, visits, sums, mkt_c, self.readings)
 
 
-def _blocks(rides: Rides) -> list[tuple[int, int]]:
-    """Ranges of rides with about BLOCK readings each, none of which parts a carrier's."""
-    many = len(rides)
-    ends = np.append(np.flatnonzero(np.diff(rides.carrier)) + 1, many) if many else np.zeros(0, np.int64)
-    blocks, low = [], 0
-    for end in ends.tolist():
-        if rides.start[end] - rides.start[low] >= BLOCK or end == many:
-            blocks.append((low, end))
-            low = end
-    return blocks
-
-
-def _judge_block(
-    columns: Columns, rides: Rides, low: int, high: int, book: Rulebook, carriers: Sequence[Carrier], specs: _Specs
-) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], F8]:
-    """Excursions, visits, sums and MKT of some rides, each sorted by ride."""
-    first, last = int(rides.start[low]), int(rides.start[high])
-    some = slice(low, high)
-    mine = Rides(
-        rides.custody_id[some], rides.carrier[some], rides.tag[some], rides.from_us[some], rides.until_us[some],
-        rides.start[low : high + 1] - first, rides.quality[some],
-    )  # fmt: skip
-    part = Columns(
-        columns.sensed_us[first:last], columns.codes, np.ascontiguousarray(columns.values[:, first:last]),
-        None if columns.flags is None else columns.flags[:, first:last],
-    )  # fmt: skip
-    values = usable(part, mine)
-    excursions, sums = _judge_rounds(part, values, mine, book, carriers, specs)
-    visits = _judge_fences(part, values, mine, book, carriers, specs)
-    for rows in (excursions, visits, sums):
-        rows["ride"] += low
-    return (
-        excursions[np.lexsort((excursions["started_us"], excursions["name"], excursions["ride"]))],
-        visits,
-        sums[np.lexsort((sums["name"], sums["ride"]))],
-        _mkt(part, values, mine, carriers),
-    )
+def judge(columns: Columns, rides: Rides, book: Rulebook, carriers: Sequence[Carrier]) -> Judged:
+    """Judge rides whose readings are all at hand, a block at a time. Rides of one carrier stand together."""
+    judging = Judging(book, carriers)
+    for low, high in blocks(rides):
+        first, last = int(rides.start[low]), int(rides.start[high])
+        values = np.ascontiguousarray(columns.values[:, first:last])
+        flags = None if columns.flags is None else columns.flags[:, first:last]
+        judging.take(Columns(columns.sensed_us[first:last], columns.codes, values, flags), rides.some(low, high))
+    return judging.judged()
 
 
 def _judge_rounds(
     columns: Columns, values: F8, rides: Rides, book: Rulebook, carriers: Sequence[Carrier], specs: _Specs
-) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+) -> tuple[Rows, Rows]:
     """All limits, first custodies first: a later one of a tag on the same carrier goes on from the sums before it."""
     prior: dict[tuple[int, int], dict[str, int]] = {}
     parts = []
@@ -176,70 +132,6 @@ def _judge_rounds(
     excursions = np.concatenate([np.zeros(0, EXCURSION_ROW), *(part[0] for part in parts)])
     sums = np.concatenate([np.zeros(0, SUM_ROW), *(part[1] for part in parts)])
     return excursions, sums
-
-
-# ---------------------------------------------------------------- quality
-
-
-def usable(columns: Columns, rides: Rides) -> F8:
-    """The values with every one flagged *fail* made absent (handbook 4); the columns' own where nothing is.
-
-    Recorded flags go before the settings: a verify judges what was recorded.
-    """
-    flags = columns.flags if columns.flags is not None else flags_of(columns, rides)
-    if flags is None:
-        return columns.values
-    failed = flags == FAIL
-    if not failed.any():
-        return columns.values
-    values = columns.values.copy()
-    values[failed] = np.nan
-    return values
-
-
-def flags_of(columns: Columns, rides: Rides) -> U1 | None:
-    """The flags that the rides' quality settings give, (len(codes), n); None where no ride has any."""
-    tested = np.array([one is not None for one in rides.quality], np.bool_)
-    if not tested.any():
-        return None
-    flags = np.full(columns.values.shape, NOT_EVALUATED, np.uint8)
-    for low, high in _stretches(tested):  # neighbouring rides with settings are one call
-        first, last = int(rides.start[low]), int(rides.start[high])
-        start = rides.start[low : high + 1] - first
-        _test(rides.quality[low:high], start, columns, slice(first, last), flags)
-    return flags
-
-
-def _test(settings: Sequence[QualitySettings | None], start: I8, columns: Columns, rows: slice, flags: U1) -> None:
-    distinct = {id(one): one for one in settings if one is not None}
-    number = {key: at for at, key in enumerate(distinct)}
-    which = np.array([number[id(one)] for one in settings])
-    sensed_us, codes = columns.sensed_us[rows], columns.codes
-    for k, code in enumerate(codes):
-        if any(_tests(one, code) for one in distinct.values()):
-            each = np.concatenate([one.row(code) for one in distinct.values()])[which]
-            flags[k, rows] = quality.flags_of_segments(np.ascontiguousarray(each), start, sensed_us, columns.values[k, rows])
-    if LATITUDE in codes and LONGITUDE in codes and any(one.tests_position for one in distinct.values()):
-        latitude, longitude = codes.index(LATITUDE), codes.index(LONGITUDE)
-        limits = np.array([[_or_nan(one.speed_suspect_mps), _or_nan(one.speed_fail_mps)] for one in distinct.values()])[which]
-        speed = quality.speed_flags_of_segments(limits, start, sensed_us, columns.values[latitude, rows], columns.values[longitude, rows])
-        for k in (latitude, longitude):
-            flags[k, rows] = quality.worst(flags[k, rows], speed)
-
-
-def _tests(settings: QualitySettings, code: int) -> bool:
-    """Whether anything can fail a plausible value of this column."""
-    dated = settings.not_before_us > EARLIEST_US or settings.not_after_us < LATEST_US
-    return dated or COLUMNS[code].name in settings.metrics
-
-
-def _or_nan(value: float | None) -> float:
-    return np.nan if value is None else value
-
-
-def _stretches(mask: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8)))
-    return [(int(low), int(high)) for low, high in edges.reshape(-1, 2)]
 
 
 # ---------------------------------------------------------------- limits
@@ -271,6 +163,13 @@ class _Specs:
         self.first = np.cumsum(self.size) - self.size
         flat = np.array([row for part in parts for row in part], np.int64).reshape(-1, 5)
         self.track_name, self.metric, self.mode, self.windows_start, self.windows_count = flat.T
+        self.fences = np.array([len(carrier.fences) for carrier in carriers], np.int64)
+        self.first_fence = np.cumsum(self.fences) - self.fences
+        self.fence_row = np.array([row for carrier in carriers for row in carrier.fence_rows], np.int32)
+        self.fence_name = np.array([self.name(fence.fence_id) for carrier in carriers for fence in carrier.fences], np.int64)
+        plans = [carrier.plan for carrier in carriers]
+        self.ignores = np.array([any(one.ignore_us for one in plan.profiles) for plan in plans], np.bool_)
+        self.gap_us = np.array([plan.profiles[0].max_gap_us if len(plan.profiles) == 1 else -1 for plan in plans], np.int64)
 
     def name(self, text: str) -> int:
         """The number of a limit's or fence's id."""
@@ -284,13 +183,6 @@ class _Specs:
         sets = self.rule_set[carrier]
         count = self.size[sets]
         return count, block_index(self.first[sets], count)
-
-
-def block_index(starts: I8, sizes: I8) -> I8:
-    """Concatenation of arange(start, start + size)."""
-    total = int(sizes.sum())
-    before = np.cumsum(sizes) - sizes
-    return np.repeat(starts - before, sizes) + np.arange(total)
 
 
 def _key(rides: Rides, ride: int) -> tuple[int, int]:
@@ -308,27 +200,17 @@ def _rounds(rides: Rides) -> list[I8]:
     return [np.sort(order[rank == number]) for number in range(int(rank.max(initial=-1)) + 1)]
 
 
-def _add_up(rides: Rides, specs: _Specs, sums: npt.NDArray[Any], prior: dict[tuple[int, int], dict[str, int]]) -> None:
+def _add_up(rides: Rides, specs: _Specs, sums: Rows, prior: dict[tuple[int, int], dict[str, int]]) -> None:
     for row in sums:
         mine = prior.setdefault(_key(rides, int(row["ride"])), {})
         name = specs.names[int(row["name"])]
         mine[name] = mine.get(name, 0) + int(row["violation_us"])
 
 
-def _groups(rides: Rides, chosen: I8) -> tuple[Groups, I8]:
-    """The chosen rides as groups numbered 0 … (those without readings left out), and which of them those are."""
-    sizes = np.diff(rides.start)[chosen]
-    filled = np.flatnonzero(sizes)
-    starts = rides.start[:-1][chosen][filled]
-    start = np.concatenate([[0], np.cumsum(sizes[filled])]).astype(np.int64)
-    return Groups(filled.astype(np.int32), start, block_index(starts, sizes[filled])), filled
-
-
-def ignore_from_us(rides: Rides, carriers: Sequence[Carrier], chosen: I8) -> I8:
+def _ignore_from_us(rides: Rides, carriers: Sequence[Carrier], specs: _Specs, chosen: I8) -> I8:
     """From when limits hold in each ride: its start plus the ignore period, at most its end."""
     ignore = np.zeros(len(chosen), np.int64)
-    ever = np.array([any(one.ignore_us for one in carrier.plan.profiles) for carrier in carriers], np.bool_)
-    for at in np.flatnonzero(ever[rides.carrier[chosen]]).tolist():
+    for at in np.flatnonzero(specs.ignores[rides.carrier[chosen]]).tolist():
         ride = int(chosen[at])
         ignore[at] = carriers[int(rides.carrier[ride])].plan.ignore_us(int(rides.from_us[ride]))
     return np.asarray(np.minimum(rides.from_us[chosen] + ignore, rides.until_us[chosen]))
@@ -337,7 +219,7 @@ def ignore_from_us(rides: Rides, carriers: Sequence[Carrier], chosen: I8) -> I8:
 def _judge_limits(
     columns: Columns, values: F8, rides: Rides, book: Rulebook, carriers: Sequence[Carrier], specs: _Specs, chosen: I8,
     before: list[dict[str, int]] | None,
-) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:  # fmt: skip
+) -> tuple[Rows, Rows]:  # fmt: skip
     count, flat = specs.of(rides.carrier[chosen])
     if not len(flat):
         return np.zeros(0, EXCURSION_ROW), np.zeros(0, SUM_ROW)
@@ -352,9 +234,9 @@ def _judge_limits(
     until = rides.until_us[ride_of]
     tracks = exposure.fresh(
         specs.metric[flat], specs.mode[flat], specs.windows_start[flat], specs.windows_count[flat],
-        np.repeat(ignore_from_us(rides, carriers, chosen), count), until, prior_us,
+        np.repeat(_ignore_from_us(rides, carriers, specs, chosen), count), until, prior_us,
     )  # fmt: skip
-    groups, _ = _groups(rides, chosen)
+    groups, _ = groups_of(rides, chosen)
     windows, limits = book.windows, book.limits
     parts = [exposure.advance(tracks, first, count.astype(np.int32), groups, columns.sensed_us, columns.codes, values, windows, limits)]
     end_values = np.full(len(tracks), np.nan)
@@ -366,9 +248,7 @@ def _judge_limits(
     return _excursions(ended, ride_of, specs.track_name[flat]), _sums(tracks, windows, ride_of, specs, flat, prior_us)
 
 
-def _judge_mkt(
-    columns: Columns, values: F8, rides: Rides, book: Rulebook, tracks: Any, row: int, ride: int, end_values: F8
-) -> list[npt.NDArray[Any]]:
+def _judge_mkt(columns: Columns, values: F8, rides: Rides, book: Rulebook, tracks: Any, row: int, ride: int, end_values: F8) -> list[Rows]:
     """One track of mode mkt: its trailing MKT at each reading, and at the end."""
     metric = int(tracks[row]["metric"])
     low, high = int(rides.start[ride]), int(rides.start[ride + 1])
@@ -384,7 +264,7 @@ def _judge_mkt(
     return [exposure.advance_series(tracks, row, at_us, series, book.windows, book.limits)]
 
 
-def _excursions(runs: npt.NDArray[Any], ride_of: I8, name_of: I8) -> npt.NDArray[Any]:
+def _excursions(runs: Rows, ride_of: I8, name_of: I8) -> Rows:
     found = np.zeros(len(runs), EXCURSION_ROW)
     found["ride"], found["name"], found["limit"] = ride_of[runs["track"]], name_of[runs["track"]], runs["limit"]
     for mine, its in (
@@ -397,7 +277,7 @@ def _excursions(runs: npt.NDArray[Any], ride_of: I8, name_of: I8) -> npt.NDArray
     return found
 
 
-def _sums(tracks: Any, windows: Any, ride_of: I8, specs: _Specs, flat: I8, prior_us: I8) -> npt.NDArray[Any]:
+def _sums(tracks: Any, windows: Any, ride_of: I8, specs: _Specs, flat: I8, prior_us: I8) -> Rows:
     """The sums of each ride under each limit id, without what went before."""
     summary = exposure.summary(tracks, np.arange(len(tracks)), windows)
     found = np.zeros(len(tracks), SUM_ROW)
@@ -422,26 +302,20 @@ def _sums(tracks: Any, windows: Any, ride_of: I8, specs: _Specs, flat: I8, prior
 # ---------------------------------------------------------------- fences, MKT
 
 
-def _judge_fences(
-    columns: Columns, values: F8, rides: Rides, book: Rulebook, carriers: Sequence[Carrier], specs: _Specs
-) -> npt.NDArray[Any]:
-    rows_of = [np.array(carrier.fence_rows, np.int64) for carrier in carriers]
-    size = np.array([len(rows) for rows in rows_of], np.int64)
-    if not size.sum() or LATITUDE not in columns.codes or LONGITUDE not in columns.codes:
+def _judge_fences(columns: Columns, values: F8, rides: Rides, book: Rulebook, specs: _Specs) -> Rows:
+    if not len(specs.fence_row) or LATITUDE not in columns.codes or LONGITUDE not in columns.codes:
         return np.zeros(0, VISIT_ROW)
-    flat_rows = np.concatenate(rows_of)
-    flat_names = np.array([specs.name(fence.fence_id) for carrier in carriers for fence in carrier.fences], np.int64)
-    count = size[rides.carrier]
-    index = block_index((np.cumsum(size) - size)[rides.carrier], count)
+    count = specs.fences[rides.carrier]
+    index = block_index(specs.first_fence[rides.carrier], count)
     first = (np.cumsum(count) - count).astype(np.int32)
     ride_of = np.repeat(np.arange(len(rides)), count)
-    visits = geofence.fresh(flat_rows[index].astype(np.int32), 0, FOREVER_US)
+    visits = geofence.fresh(specs.fence_row[index], 0, FOREVER_US)
     visits["from_us"], visits["until_us"] = rides.from_us[ride_of], rides.until_us[ride_of]
     column = dict(zip(columns.codes, values, strict=True))
     accuracy = column.get(ACCURACY)
     if accuracy is None:
         accuracy = np.full(len(columns.sensed_us), np.nan)
-    groups, _ = _groups(rides, np.arange(len(rides)))
+    groups, _ = groups_of(rides, np.arange(len(rides)))
     events = [
         geofence.advance(
             visits, first, count.astype(np.int32), groups, columns.sensed_us, column[LATITUDE], column[LONGITUDE], accuracy, book.fences
@@ -452,30 +326,21 @@ def _judge_fences(
     told = np.concatenate(events)
     told = told[told["kind"] != geofence.ENTER]  # every visit of a closed custody has its exit, which tells both
     found = np.zeros(len(told), VISIT_ROW)
-    found["ride"], found["name"] = ride_of[told["visit"]], flat_names[index[told["visit"]]]
+    found["ride"], found["name"] = ride_of[told["visit"]], specs.fence_name[index[told["visit"]]]
     found["kind"] = np.where(told["kind"] == geofence.PASSED_THROUGH, PASSED, VISIT)
     found["entered_us"] = told["from_us"]
     found["exited_us"] = np.where(told["kind"] == geofence.PASSED_THROUGH, told["to_us"], told["at_us"])
     return found[np.lexsort((found["entered_us"], found["kind"], found["name"], found["ride"]))]
 
 
-def _mkt(columns: Columns, values: F8, rides: Rides, carriers: Sequence[Carrier]) -> F8:
+def _mkt(columns: Columns, values: F8, rides: Rides, carriers: Sequence[Carrier], specs: _Specs) -> F8:
     """The MKT of each whole custody, by the max_gap of the profile version in force at its start; NaN where nothing is covered."""
     if TEMPERATURE not in columns.codes or not len(rides):
         return np.full(len(rides), np.nan)
-    everything = np.arange(len(rides))
-    gap = np.zeros(len(rides), np.int64)
-    alone = np.array([carrier.plan.profiles[0].max_gap_us if len(carrier.plan.profiles) == 1 else -1 for carrier in carriers], np.int64)
-    gap[:] = alone[rides.carrier]
-    for ride in np.flatnonzero(gap < 0).tolist():
+    gap_us = specs.gap_us[rides.carrier]
+    for ride in np.flatnonzero(gap_us < 0).tolist():
         plan = carriers[int(rides.carrier[ride])].plan
         profile = plan.profile_at(int(rides.from_us[ride])) or (plan.profiles[0] if plan.profiles else None)
-        gap[ride] = profile.max_gap_us if profile else DEFAULT_GAP_US
-    return mkt.mkt_of_segments_c(
-        rides.start, columns.sensed_us, values[columns.codes.index(TEMPERATURE)], ignore_from_us(rides, carriers, everything),
-        rides.until_us, gap,
-    )  # fmt: skip
-
-
-DEFAULT_GAP_US = 3_600_000_000
-"""How long a reading holds where no profile says so (handbook 3)."""
+        gap_us[ride] = profile.max_gap_us if profile else DEFAULT_GAP_US
+    begin_us = _ignore_from_us(rides, carriers, specs, np.arange(len(rides)))
+    return mkt.mkt_of_segments_c(rides.start, columns.sensed_us, values[columns.codes.index(TEMPERATURE)], begin_us, rides.until_us, gap_us)

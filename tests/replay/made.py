@@ -18,6 +18,7 @@ from cluster.archive.filesystem import Place
 from cluster.archive.writer import PartWriter
 from cluster.replay import judge
 from cluster.replay.journeys import rules_of
+from cluster.replay.rides import Columns, Rides
 
 MINUTE_US = 60_000_000
 BEGIN_US = 1_740_000_000_000_000
@@ -121,9 +122,9 @@ def _record(out: PartWriter, journey: Journey, custody_id: int, rules: Profile) 
     book = Rulebook()
     carrier = book.of(make_plan("", 1, [(0, rules)]))
     sensed = np.array([us(one[0]) for one in journey.readings], np.int64)
-    columns = judge.Columns(sensed, (0,), np.array([[one[1] for one in journey.readings]]))
+    columns = Columns(sensed, (0,), np.array([[one[1] for one in journey.readings]]))
     one = np.zeros(1, np.int64)
-    rides = judge.Rides(
+    rides = Rides(
         one, one.astype(np.int32), one.astype(np.int32), one + BEGIN_US, one + us(journey.minutes), np.array([0, len(sensed)]), [None]
     )
     judged = judge.judge(columns, rides, book, [carrier])

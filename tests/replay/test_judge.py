@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from actors.rules import mkt
+from actors.rules import exposure, geofence, mkt
 from actors.rules.plan import PlannedFence, make_plan
 from actors.rules.profiles import Limit, Profile
 from actors.rules.quality import MetricSettings, QualitySettings
@@ -18,6 +18,7 @@ from actors.tags.carriers import Rulebook
 from cluster.archive.filesystem import Place
 from cluster.replay import judge, result
 from cluster.replay.jobs import Request, judge_part
+from cluster.replay.rides import Columns, Rides
 from tests.replay.made import profile as made_profile
 from tests.replay.made import simulate, write
 from tests.replay.test_whatif import WARM
@@ -72,13 +73,13 @@ def test_columns_of_many_rides_give_what_each_ride_gives_alone(seed: int) -> Non
             rides.append((carrier, tag, from_us, until_us, batch, SETTINGS if tag % 3 == 0 else None))
             from_us = until_us + rng.randrange(5) * MINUTE_US
     start = np.concatenate([[0], np.cumsum([len(one[4]) for one in rides])]).astype(np.int64)
-    columns = judge.Columns(
+    columns = Columns(
         np.concatenate([one[4].sensed_us for one in rides]),
         CODES,
         np.ascontiguousarray(np.concatenate([one[4].values for one in rides], 1)),
     )
     whole_columns = [np.array([one[k] for one in rides], kind) for k, kind in enumerate((np.int32, np.int32, np.int64, np.int64))]
-    table = judge.Rides(np.arange(len(rides)), *whole_columns, start, [one[5] for one in rides])
+    table = Rides(np.arange(len(rides)), *whole_columns, start, [one[5] for one in rides])
     judged = judge.judge(columns, table, book, carriers)
 
     prior: dict[tuple[int, int], dict[str, int]] = {}
@@ -111,8 +112,8 @@ def alone(
     begin_us = min(from_us + carrier.plan.ignore_us(from_us), until_us)
     specs = carrier.tracks
     columns = zip(*((one.metric, one.mode, one.windows_start, one.windows_count) for one in specs), strict=True)
-    tracks = judge.exposure.fresh(*map(list, columns), begin_us, until_us, [prior.get(one.limit_id, 0) for one in specs])
-    visits = judge.geofence.fresh(carrier.fence_rows, from_us, until_us)
+    tracks = exposure.fresh(*map(list, columns), begin_us, until_us, [prior.get(one.limit_id, 0) for one in specs])
+    visits = geofence.fresh(carrier.fence_rows, from_us, until_us)
     usable = whole.usable(batch, settings)
     found = whole.judge_whole(book, carrier, 0, tracks, visits, usable, until_us)
     sums = {one.limit_id: int(row["violation_us"]) - prior.get(one.limit_id, 0) for one, row in zip(specs, found.tracks, strict=True)}
@@ -130,3 +131,11 @@ def test_of_a_part_that_has_none_of_the_asked_shipments_nothing_is_judged(tmp_pa
     assert counts == {"parts": 1, "shipments": 0, "differences": 0}
     counts = judge_part(parts[0], Request(result.WHAT_IF, ("s-0001",), rules={"ignore_us": 0}), Place.of(tmp_path / "one"))
     assert (counts["shipments"], counts["custodies"], counts["differences"]) == (1, 1, 0)
+
+
+def test_shipments_that_lie_apart_in_a_part_are_judged_without_those_between(tmp_path: Any) -> None:
+    parts = write(Place.of(tmp_path), [simulate(random.Random(number), number) for number in range(5)], made_profile(60, WARM), ())
+    alone = [judge_part(parts[0], Request(result.VERIFY, (one,)), Place.of(tmp_path / one)) for one in ("s-0001", "s-0003")]
+    both = judge_part(parts[0], Request(result.VERIFY, ("s-0001", "s-0003")), Place.of(tmp_path / "both"))
+    assert both == {**{name: sum(one[name] for one in alone) for name in both}, "parts": 1}
+    assert both["shipments"] == 2
