@@ -166,7 +166,7 @@ def started(work: Workload, riding: int | None = None, **given: Any) -> Iterator
     """
     with tempfile.TemporaryDirectory(prefix="waybill-bench-") as name:
         folder = Path(name)
-        settings = load({}, data_dir=folder, port=0, ray_namespace="bench", log_level="WARNING", **{"queue_s": 60.0, **given})
+        settings = load({}, data_dir=folder, port=0, ray_namespace="bench", log_level="WARNING", **{"queue_s": 3600.0, **given})
         ray_node.connect(settings)  # once for both
         heads = ray_node.head_processes()
         try:
