@@ -94,7 +94,10 @@ def writer(url: str) -> Engine:
         f"-c lock_timeout={LOCK_TIMEOUT_MS} -c idle_in_transaction_session_timeout={IDLE_TIMEOUT_MS} "
         "-c synchronous_commit=on -c default_transaction_isolation=read\\ committed"
     )
+    from actors.journal.watched_cursor import WatchedCursor  # psycopg is slow to load, and not used on SQLite
+
     arguments = {"options": options, "connect_timeout": 5, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
+    arguments["cursor_factory"] = WatchedCursor
     return create_engine(parsed, connect_args=arguments, poolclass=NullPool, json_serializer=dumps)
 
 
