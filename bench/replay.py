@@ -55,7 +55,7 @@ def replay(quick: bool, kept: Path | None = None) -> dict[str, Any]:
         with tempfile.TemporaryDirectory(prefix="waybill-bench-") as folder:
             seed, archive = data.archive(kept or Path(folder) / "archive", parts)
             _enough(archive)
-            _run(archive[:4], folder, 4)  # workers are there, kernels loaded
+            _run(archive[:4], folder, 4, wait_s=10.0)  # all workers are there, kernels loaded
             for workers in (1, 2, 4):
                 for some in (archive[:3], archive) if not quick else (archive,):
                     rows.append(_ours(some, folder, workers, repeats if workers == 4 else 1))
@@ -80,14 +80,14 @@ def _enough(archive: list[dict[str, Any]]) -> None:
     assert excursions * EXCURSION_EVERY >= readings, f"{excursions} excursions in {readings} readings"
 
 
-def _run(archive: list[dict[str, Any]], folder: str, workers: int) -> tuple[float, int]:
-    """A verify of some parts: (readings a second, largest RSS of this process and all workers together)."""
+def _run(archive: list[dict[str, Any]], folder: str, workers: int, wait_s: float = 0.0) -> tuple[float, int]:
+    """A verify of some parts: (readings a second, largest RSS of this process and all workers together). wait_s: of each task."""
     peak, stop = [0], threading.Event()
     watcher = threading.Thread(target=_watch, args=(peak, stop))
     watcher.start()
     place = Place.of(f"{folder}/result-{time.monotonic_ns()}")
     started = time.perf_counter()
-    found = jobs.run("bench", Request(result.VERIFY), archive, place, tasks_at_once=workers)
+    found = jobs.run("bench", Request(result.VERIFY, slow_s=wait_s), archive, place, tasks_at_once=workers)
     elapsed = time.perf_counter() - started
     stop.set()
     watcher.join()

@@ -137,8 +137,9 @@ def digest_of(differences: pa.Table, shipments: pa.Table) -> str:
     """SHA-256 over the content of both tables, the same for the same rows."""
     seen = hashlib.sha256()
     for table in (differences, shipments):
-        for row in table.to_pylist():
-            seen.update(json.dumps(row, default=str, sort_keys=True, separators=(",", ":")).encode())
+        for name, column in zip(table.column_names, table.columns, strict=True):
+            plain = column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column
+            seen.update(json.dumps([name, plain.to_pylist()], separators=(",", ":")).encode())
     return seen.hexdigest()
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cluster.replay import result
 from cluster.replay.result import Result
@@ -39,10 +40,10 @@ def page(found: Result, differences: pa.Table, shipments: pa.Table, journeys: Ma
 
 def to_plot(differences: pa.Table, shipments: pa.Table) -> list[str]:
     """The shipments worth a plot: those whose verdict changes, then those with the most differences of excursions."""
-    counts = Counter(
-        row["shipment_id"] for row in differences.select(["shipment_id", "subject"]).to_pylist() if row["subject"] == result.EXCURSION
-    )
-    turned = [row["shipment_id"] for row in shipments.to_pylist() if row["before_verdict"] != row["after_verdict"]]
+    excursions = differences.filter(pc.equal(differences.column("subject"), result.EXCURSION))
+    counts = Counter(excursions.column("shipment_id").to_pylist())
+    changed = pc.not_equal(shipments.column("before_verdict"), shipments.column("after_verdict"))
+    turned = shipments.filter(changed).column("shipment_id").to_pylist()
     return list(dict.fromkeys([*sorted(turned, key=lambda one: -counts[one]), *(one for one, _ in counts.most_common())]))[:MOST_PLOTS]
 
 
