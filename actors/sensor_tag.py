@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -32,7 +32,7 @@ from actors.rules.readings import (
     Batch,
     Groups,
 )
-from actors.tags import admit, clock, entry, faults, past, snapshot, special, whole
+from actors.tags import admit, clock, entry, neighbours, past, snapshot, special
 from actors.tags.changes import Changes
 from actors.tags.columns import MIN_US, SPECIAL_QUALITY
 from actors.tags.commands import apply
@@ -317,8 +317,11 @@ class SensorTags:
             mine = self.held.setdefault(int(batch.tag[row]), {}).setdefault(key, {})
             mine.update({code: value for code, value in values.items() if value == value})
 
-    def judge_slow(self, tags: I4, from_us: I8, cause: str, changes: Changes) -> None:
-        """Judge again what late readings touch: open custodies together, special tags and closed custodies one by one."""
+    def judge_slow(self, tags: I4, from_us: I8, cause: str, changes: Changes, released: Mapping[int, Batch] | None = None) -> None:
+        """Judge again what late readings touch: open custodies together, special tags and closed custodies one by one.
+
+        released: the readings that it is about, by tag, where they are others than this batch's.
+        """
         if not len(tags):
             return
         order = np.lexsort((from_us, tags))  # by tag, not as they stood in the batch: a replay must give the same ids
@@ -326,59 +329,41 @@ class SensorTags:
         tags, from_us = tags[first].astype(np.int32), from_us[first]
         rows = self.head.tags[tags]
         riding, special, closed = rows["custody_from_us"] < FOREVER_US, rows["special"] != 0, from_us < rows["past_until_us"]
-        for at in np.flatnonzero((riding & special) | closed).tolist():
+        tested = (rows["special"] & SPECIAL_QUALITY) != 0
+        for at in np.flatnonzero((riding & special) | tested | closed).tolist():
             tag = int(tags[at])
-            if riding[at] and special[at]:
-                self._judge_special(tag, cause, changes)
-            if closed[at]:
-                if self.replaying:
-                    past.take_prior(self, tag, cause, changes)
-                else:
-                    past.judge_late(self, tag, int(from_us[at]), changes)
+            new, touched = None, neighbours.NO_TIMES
+            if (riding[at] and special[at]) or tested[at]:
+                new = self._of_this_batch(tag) if released is None else released[tag]
+                touched = neighbours.take(self, tag, new, cause, changes)
+            if self.replaying:
+                past.take_prior(self, tag, "late", changes)
+            elif closed[at] and not tested[at]:
+                past.judge_late(self, tag, int(from_us[at]), changes)
+            elif new is not None and (closed[at] or len(touched)):
+                past.judge_touched(self, tag, new.sensed_us, touched, changes)
         plain = riding & ~special
         if plain.any():
             start = np.maximum(from_us[plain], rows["custody_from_us"][plain])
             self.late.judge_again(tags[plain], start, cause, changes, self._judged)
 
-    def _judge_special(self, tag: int, cause: str, changes: Changes) -> None:
-        """Give the tag's series the readings of this batch that fall into its open custody."""
-        from_us = int(self.head.tags[tag]["custody_from_us"])
-        settings = self.quality.get(tag)
-        known = self.series.get(tag)
-        _, batch = self._of_this_batch(tag, from_us)
-        if known is None:
-            _, everything = self._series_since(tag, from_us)
-            if len(everything) > len(batch):
-                self.series[tag] = special.judge_all(self.head, tag, whole.ordered(everything), settings, cause, changes)
-                return
-            known = special.nothing()
-        if len(batch):
-            self.series[tag] = series = special.take(self.head, tag, known, batch, settings, cause, changes)
-            if settings is not None:
-                faults.state(self, tag, series, batch, changes)
-
-    def _of_this_batch(self, tag: int, from_us: int) -> tuple[I4, Batch]:
+    def _of_this_batch(self, tag: int) -> Batch:
+        """The tag's judged readings of this batch, in order of arrival."""
         ring = self.ring
         rows = []
         number = int(self.head.tags[tag]["ring_last"])
         while number >= self.batch_begins:
             slot = number % ring.capacity
-            if ring.mark[slot] != FUTURE and ring.sensed_us[slot] >= from_us:
+            if ring.mark[slot] != FUTURE:
                 rows.append(slot)
             number = int(ring.previous[slot])
         return self._ring_rows(np.array(rows[::-1], np.int64))
 
-    def _ring_rows(self, slots: I8) -> tuple[I4, Batch]:
+    def _ring_rows(self, slots: I8) -> Batch:
         ring = self.ring
-        zero = np.zeros(len(slots), np.int32)
         values = np.ascontiguousarray(ring.values[:, slots])
-        return zero, Batch(zero, ring.sensed_us[slots], ring.boot[slots], ring.sequence[slots], ring.codes, values)
-
-    def _series_since(self, tag: int, from_us: int, until_us: int = FOREVER_US) -> tuple[I4, Batch]:
-        """All judged readings of a tag in [from_us, until_us), from the ring where it holds them all, else from the journal."""
-        row = self.head.tags[tag : tag + 1]
-        _, slots, complete = rows_of(self.ring, row, np.array([from_us], np.int64), np.array([until_us], np.int64))
-        return self._ring_rows(slots) if complete[0] else self._judged([tag], from_us, until_us)
+        zero = np.zeros(len(slots), np.int32)
+        return Batch(zero, ring.sensed_us[slots], ring.boot[slots], ring.sequence[slots], ring.codes, values)
 
     # ---------------------------------------------------------------- clock
 
@@ -451,8 +436,10 @@ class SensorTags:
             row["special"] |= SPECIAL_QUALITY
 
     def series_of(self, tag: int, from_us: int, until_us: int) -> Batch:
-        """All judged readings of a tag in [from_us, until_us), in any order."""
-        return self._series_since(tag, from_us, until_us)[1]
+        """All judged readings of a tag in [from_us, until_us), in any order: the ring's where it holds them all, else the journal's."""
+        row = self.head.tags[tag : tag + 1]
+        _, slots, complete = rows_of(self.ring, row, np.array([from_us], np.int64), np.array([until_us], np.int64))
+        return self._ring_rows(slots) if complete[0] else self._judged([tag], from_us, until_us)[1]
 
     @staticmethod
     def interval(row: Custody) -> Interval:
@@ -472,11 +459,9 @@ class SensorTags:
             return
         self.head.note_remade([tag])
         if self.head.tags[tag]["special"]:
-            known = self.series.get(tag)
-            batch = known.batch if known is not None else self._series_since(tag, custody.from_us)[1]
-            kept = batch.sensed_us >= custody.from_us
-            batch = readings.subset(batch, kept) if not kept.all() else batch
-            self.series[tag] = special.judge_all(self.head, tag, whole.ordered(batch), self.quality.get(tag), cause, changes)
+            if tag not in self.series:
+                self.series[tag] = neighbours.load(self, tag)
+            special.judge_all(self.head, tag, self.series[tag], cause, changes)
             return
         self.series.pop(tag, None)
         start = np.array([custody.from_us], np.int64)

@@ -9,7 +9,7 @@ import numpy as np
 
 from actors.rules.readings import CODE, FAIL
 from actors.rules.stability import Band, in_band_us
-from actors.tags import whole
+from actors.tags import neighbours
 
 if TYPE_CHECKING:
     from actors.sensor_tag import SensorTags
@@ -31,10 +31,9 @@ def _of_span(tags: SensorTags, span: Mapping[str, Any], bands: list[Band]) -> li
         return [(0, 0)] * len(bands)
     gap_us = int(span["max_gap_us"])
     begin_us = max(int(span["custody_from_us"]), int(span["from_us"]) - gap_us)
-    batch = whole.ordered(tags.reads.history([tag], begin_us, int(span["until_us"]))[1])
+    batch, flags = neighbours.flagged(tags, tag, begin_us, int(span["until_us"]))
     if not len(batch):
         return [(0, 0)] * len(bands)
-    flags = whole.quality_flags(batch, tags.quality.get(tag))
     found = []
     for band in bands:
         if CODE[band.metric] not in batch.codes:

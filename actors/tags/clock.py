@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from actors.journal.prepared import Condition
-from actors.rules.readings import FOREVER_US
+from actors.rules.readings import FOREVER_US, Batch
 from actors.tags.changes import Changes
 from actors.tags.columns import MIN_US
 
@@ -63,14 +63,13 @@ def apply(tags: SensorTags, body: Mapping[str, Any], changes: Changes) -> None:
             usual_us = tags.head.set_interval_us.get(tag) or int(row["usual_interval_us"])
             detail = {"usual_interval_us": usual_us, "last_received_us": int(row["received_us"])}
             changes.conditions.append(silence(tags, tag, "raise", int(row["newest_us"]), "clock", detail))
-    slow_tag, slow_from = [], []
-    for name, keys in body["released"].items():
-        tag = int(name)
-        slow_tag.append(tag)
-        slow_from.append(_release(tags, tag, [(int(at), int(boot), int(sequence)) for at, boot, sequence in keys]))
-        tags.series.pop(tag, None)
-    if slow_tag:
-        tags.judge_slow(np.array(slow_tag, np.int32), np.array(slow_from, np.int64), "reading", changes)
+    released = {
+        int(name): _release(tags, int(name), [(int(at), int(boot), int(sequence)) for at, boot, sequence in keys])
+        for name, keys in body["released"].items()
+    }
+    if released:
+        slow_from = np.array([batch.sensed_us.min() for batch in released.values()], np.int64)
+        tags.judge_slow(np.array(list(released), np.int32), slow_from, "reading", changes, released)
 
 
 def speaks_again(tags: SensorTags, tag: int, changes: Changes) -> None:
@@ -87,11 +86,12 @@ def silence(tags: SensorTags, tag: int, change: str, at_us: int, cause: str, det
     )  # fmt: skip
 
 
-def _release(tags: SensorTags, tag: int, keys: list[Key]) -> int:
-    """The named readings are no longer in the future. Returns the earliest of their sensed times."""
+def _release(tags: SensorTags, tag: int, keys: list[Key]) -> Batch:
+    """The named readings are no longer in the future. Returns them."""
     mine = tags.held.get(tag, {})
-    for key in keys:
-        tags.latest.put(tag, key[0], mine.pop(key, {}))
+    values = [mine.pop(key, {}) for key in keys]
+    for key, held in zip(keys, values, strict=True):
+        tags.latest.put(tag, key[0], held)
     if not mine:
         tags.held.pop(tag, None)
     row, ring = tags.head.tags[tag], tags.ring
@@ -104,4 +104,7 @@ def _release(tags: SensorTags, tag: int, keys: list[Key]) -> int:
     newest = max(keys)
     if newest > (int(row["newest_us"]), int(row["newest_boot"]), int(row["newest_sequence"])):
         row["newest_us"], row["newest_boot"], row["newest_sequence"] = newest
-    return min(keys)[0]
+    codes = tuple(sorted({code for held in values for code in held}))
+    sensed_us, boot, sequence = (np.array(column, np.int64) for column in zip(*keys, strict=True))
+    given = np.array([[held.get(code, np.nan) for held in values] for code in codes]).reshape(len(codes), len(keys))
+    return Batch(np.zeros(len(keys), np.int32), sensed_us, boot, sequence, codes, given)

@@ -20,7 +20,7 @@ from actors.rules import exposure, geofence
 from actors.rules.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, StaleEtag
 from actors.rules.plan import OPEN, Plan
 from actors.rules.quality import QualitySettings, validate
-from actors.tags import past
+from actors.tags import neighbours, past
 from actors.tags.changes import Changes
 from actors.tags.custodies import OpenCustody
 from actors.tags.stated import StatedExcursion, StatedVisit
@@ -149,7 +149,7 @@ def assign(tags: SensorTags, arguments: Arguments, now_us: int) -> Moved:
     apply(tags, body, moved.changes)
     tag = tags.local(tag_id)
     if until_us is not None:
-        past.judge_rows(tags, tag, everything, lambda row: row is new, "custody", moved.changes)
+        past.judge_rows(tags, tag, everything, lambda row: "custody" if row is new else None, moved.changes)
     return moved
 
 
@@ -260,7 +260,7 @@ def _change(tags: SensorTags, old: Custody, new: Custody, known: list[Custody], 
         for row in later:
             if row.until_us is not None:
                 past.judge_closed(tags, tag, row, standing, "custody", changes)
-        past.judge_open_after(tags, tag, {new.carrier}, standing, "custody", changes)
+        past.judge_open_after(tags, tag, {new.carrier: "custody"}, standing, changes)
     return moved
 
 
@@ -325,7 +325,7 @@ def plan_changed(tags: SensorTags, arguments: Arguments, now_us: int) -> Moved:
         for custody in here:
             by_tag.setdefault(custody.tag_id, []).append(custody)
         for tag_id, mine in by_tag.items():
-            past.judge_rows(tags, tags.local(tag_id), mine, lambda row: True, "profile", moved.changes)
+            past.judge_rows(tags, tags.local(tag_id), mine, lambda row: "profile", moved.changes)
     return moved
 
 
@@ -345,6 +345,7 @@ def apply(tags: SensorTags, body: Mapping[str, Any], changes: Changes) -> None:
         settings = None if body["quality"] is None else QualitySettings.from_data(body["quality"])
         if settings != tags.quality.get(tag):
             tags.set_quality(tag, settings)
+            neighbours.reload(tags, tag)
             tags.judge_open(tag, "quality", changes)
     elif kind == "assign":
         tag = _tag(tags, body["tag_id"], changes)
@@ -360,7 +361,7 @@ def apply(tags: SensorTags, body: Mapping[str, Any], changes: Changes) -> None:
         )
         if open_custody is not None and open_custody.custody_id == body["custody_id"]:
             tags.head.unbind(tag)
-            tags.series.pop(tag, None)
+            neighbours.let_go(tags, tag)
             stated, visits = tags.head.excursions.pop(tag, []), tags.head.stated_visits.pop(tag, [])
         _replan(tags, Plan.from_data(body["plan"]), changes)  # after this custody let go: it is judged by its own command
         if body["until_us"] is None and not body["retracted"]:
@@ -385,6 +386,8 @@ def _begin(tags: SensorTags, tag: int, body: Mapping[str, Any], changes: Changes
     carrier = tags.head.rulebook.carriers[body["carrier"]]
     custody = OpenCustody(body["custody_id"], tag, body["carrier"], body["handling_unit"], body["from_us"], dict(body["prior_us"]))
     tags.head.bind(custody, carrier)
+    if int(row["newest_us"]) >= custody.from_us:
+        tags.series.pop(tag, None)  # what is in memory may not reach back so far
     if int(row["newest_us"]) >= custody.from_us or tags.head.excursions.get(tag) or tags.head.stated_visits.get(tag):
         tags.judge_open(tag, "custody", changes)
 

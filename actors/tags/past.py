@@ -6,7 +6,7 @@ what the database has stated of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,8 +14,8 @@ import numpy as np
 from actors.journal.tables import Custody, Excursion, Exposure, Visit
 from actors.rules import exposure
 from actors.rules.errors import NotFound
-from actors.rules.readings import FOREVER_US
-from actors.tags import whole
+from actors.rules.readings import FOREVER_US, I8
+from actors.tags import neighbours, whole
 from actors.tags.carriers import Carrier
 from actors.tags.changes import Changes
 from actors.tags.custodies import OpenCustody
@@ -28,32 +28,46 @@ if TYPE_CHECKING:
 def judge_late(tags: SensorTags, tag: int, from_us: int, changes: Changes) -> None:
     """Late readings from `from_us` on came in: judge again every closed custody of the tag that they may lie in."""
     custodies = tags.reads.custodies(tags.ids[tag])
-    judge_rows(tags, tag, custodies, lambda row: until_of(row) > from_us, "late", changes)
+    judge_rows(tags, tag, custodies, lambda row: "late" if until_of(row) > from_us else None, changes)
 
 
-def judge_rows(
-    tags: SensorTags, tag: int, custodies: list[Custody], wanted: Callable[[Custody], bool], cause: str, changes: Changes
-) -> None:
-    """Judge the wanted closed ones of a tag's `custodies` (all that stand, by start), and what adds up on them: the later ones on the same
-    carrier, the open one included.
+def judge_touched(tags: SensorTags, tag: int, late_us: I8, touched_us: I8, changes: Changes) -> None:
+    """Readings of these sensed times came in, and flags changed at those: judge again the closed custodies in which any of them lies."""
+    custodies = tags.reads.custodies(tags.ids[tag])
+
+    def cause_of(row: Custody) -> str | None:
+        def within(times_us: I8) -> bool:
+            return bool(((times_us >= row.from_us) & (times_us < until_of(row))).any())
+
+        return "late" if within(late_us) else "quality" if within(touched_us) else None
+
+    judge_rows(tags, tag, custodies, cause_of, changes)
+
+
+def judge_rows(tags: SensorTags, tag: int, custodies: list[Custody], cause_of: Callable[[Custody], str | None], changes: Changes) -> None:
+    """Judge those closed ones of a tag's `custodies` (all that stand, by start) that have a cause to be, and what adds up on them: the
+    later ones on the same carrier, the open one included.
     """
-    carriers: set[str] = set()
+    causes: dict[str, str] = {}
     for row in custodies:
-        if row.until_us is not None and (row.carrier in carriers or wanted(row)):
-            carriers.add(row.carrier)
+        if row.until_us is None:
+            continue
+        cause = cause_of(row) or causes.get(row.carrier)
+        if cause is not None:
+            causes[row.carrier] = cause
             judge_closed(tags, tag, row, custodies, cause, changes)
-    judge_open_after(tags, tag, carriers, custodies, cause, changes)
+    judge_open_after(tags, tag, causes, custodies, changes)
 
 
-def judge_open_after(tags: SensorTags, tag: int, carriers: set[str], custodies: list[Custody], cause: str, changes: Changes) -> None:
-    """The tag's open custody, if on one of `carriers`, goes on from what the closed ones before it add up to now."""
+def judge_open_after(tags: SensorTags, tag: int, causes: Mapping[str, str], custodies: list[Custody], changes: Changes) -> None:
+    """The tag's open custody, if on one of the carriers that have a cause, goes on from what the closed ones before it add up to now."""
     open_custody = tags.head.custodies.get(tag)
-    if open_custody is None or open_custody.carrier not in carriers:
+    if open_custody is None or open_custody.carrier not in causes:
         return
     prior_us = prior_of(tags, tag, open_custody.carrier, open_custody.from_us, custodies, changes)
     if prior_us != open_custody.prior_us:
         tags.priors[tag] = prior_us
-        take_prior(tags, tag, cause, changes)
+        take_prior(tags, tag, causes[open_custody.carrier], changes)
 
 
 def take_prior(tags: SensorTags, tag: int, cause: str, changes: Changes) -> None:
@@ -114,7 +128,7 @@ def judge_closed(
     prior_us = prior_of(tags, tag, row.carrier, row.from_us, custodies, changes)
     custody = OpenCustody(row.custody_id, tag, row.carrier, row.handling_unit_id or "", row.from_us, prior_us)
     tracks, visits = tags.head.fresh_rows(custody, carrier, row.until_us)
-    batch = whole.usable(whole.ordered(tags.series_of(tag, row.from_us, row.until_us)), tags.quality.get(tag))
+    batch = neighbours.usable(tags, tag, row.from_us, row.until_us)
     judged = whole.judge_whole(tags.head.rulebook, carrier, row.custody_id, tracks, visits, batch, row.until_us)
     if before is None:
         before = [stated_excursion(one) for one in tags.reads.excursions(row.custody_id)]

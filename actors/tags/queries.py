@@ -10,7 +10,7 @@ import numpy as np
 from actors.rules import exposure, readings
 from actors.rules.errors import NotFound
 from actors.rules.readings import FAIL, FOREVER_US, SUSPECT, U1, Batch
-from actors.tags import past, whole
+from actors.tags import neighbours, past, whole
 from actors.tags.band_use import band_use
 from actors.tags.columns import MIN_US
 from actors.tags.stated import excursion_of_run
@@ -26,8 +26,6 @@ FLAGGED_US = 31 * 86_400_000_000
 
 SERIES_ROWS = 50_000
 """Readings that one call for a series brings at most, but that those of one sensed time come together."""
-
-DAY_US = 86_400_000_000
 
 
 def index_of(tags: SensorTags, tag_id: str) -> int:
@@ -158,41 +156,19 @@ def series(tags: SensorTags, arguments: Arguments) -> tuple[Batch, U1, int | Non
         here_us = int(batch.sensed_us[most])
         end_us = here_us if here_us > int(batch.sensed_us[0]) else here_us + 1
         batch = readings.subset(batch, batch.sensed_us < end_us)
-    batch, flags = _flagged(tags, tag, batch, from_us, end_us)
+    flags = whole.quality_flags(batch, None)
+    if tag in tags.quality and len(batch):
+        batch, flags = neighbours.flagged(tags, tag, from_us, end_us)
     return batch, flags, end_us if end_us < until_us else None
-
-
-def _flagged(tags: SensorTags, tag: int, batch: Batch, from_us: int, until_us: int) -> tuple[Batch, U1]:
-    """All of a tag's readings of [from_us, until_us) with the flags that they have in its whole series."""
-    settings = tags.quality.get(tag)
-    if settings is None or not len(batch):
-        return batch, whole.quality_flags(batch, None) if len(batch) else np.zeros(batch.values.shape, np.uint8)
-    lookback_us = max((metric.lookback_us for metric in settings.metrics.values()), default=0)
-    newest_us = int(tags.head.tags[tag]["newest_us"])
-    back_us = ahead_us = DAY_US
-    while True:  # further, until each column has a value that is far enough before, and one after
-        low_us, high_us = max(from_us - lookback_us - back_us, 0), until_us + ahead_us
-        wide = whole.ordered(tags.reads.history([tag], low_us, high_us)[1])
-        inside = (wide.sensed_us >= from_us) & (wide.sensed_us < until_us)
-        present = ~np.isnan(wide.values)
-        absent = ~present[:, inside].any(axis=1)
-        before = low_us == 0 or bool((absent | present[:, wide.sensed_us < from_us - lookback_us].any(axis=1)).all())
-        after = high_us > newest_us or bool((absent | present[:, wide.sensed_us >= until_us].any(axis=1)).all())
-        if before and after:
-            return readings.subset(wide, inside), whole.quality_flags(wide, settings)[:, inside]
-        back_us *= 1 if before else 4
-        ahead_us *= 1 if after else 4
 
 
 def flag_counts(tags: SensorTags, arguments: Arguments) -> dict[str, int]:
     """How many values of a tag in the FLAGGED_US before its newest are flagged fail and suspect by its present quality settings."""
     tag = index_of(tags, str(arguments["tag_id"]))
-    settings = tags.quality.get(tag)
-    if settings is None:
+    if tag not in tags.quality:
         return {"fail": 0, "suspect": 0}
     newest_us = int(tags.head.tags[tag]["newest_us"])
-    batch = whole.ordered(tags.reads.history([tag], max(newest_us - FLAGGED_US, MIN_US), FOREVER_US)[1])
-    flags = whole.quality_flags(batch, settings)
+    _, flags = neighbours.flagged(tags, tag, max(newest_us - FLAGGED_US, MIN_US), FOREVER_US)
     return {"fail": int((flags == FAIL).sum()), "suspect": int((flags == SUSPECT).sum())}
 
 

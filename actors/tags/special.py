@@ -1,7 +1,8 @@
 """Tags whose judging needs more than a row of state: mkt limits look back over a window, quality tests over neighbours.
 
 Their open custody's readings are kept in memory as one ordered series (about 40 bytes a reading with one metric). In-order
-readings move the head on as for other tags; anything else judges the whole custody again.
+readings move the head on as for other tags; anything else judges the whole custody again. With quality settings the series begins with
+the readings before the custody that flags inside it look at, and a tag that rides nowhere keeps these alone (tags/neighbours.py).
 """
 
 from __future__ import annotations
@@ -21,10 +22,19 @@ from actors.tags.records import Rows
 
 @dataclass(slots=True)
 class Series:
-    """All accepted readings of an open custody in judging order, and which of their values are flagged *fail*."""
+    """Accepted readings of a tag in judging order, up to its newest, and which of their values are flagged *fail*.
+
+    Those of its open custody and, before them, those that their flags look at: from `since_us` on all that there are, MIN_US where these
+    are all of the tag's. The flags of the very first are those of a series that begins there.
+    """
 
     batch: Batch
     failed: readings.B1
+    since_us: int
+
+    def inside(self, from_us: int) -> int:
+        """The first row that is sensed at `from_us` or later."""
+        return int(np.searchsorted(self.batch.sensed_us, from_us))
 
 
 def failures(batch: Batch, settings: quality.QualitySettings | None) -> readings.B1:
@@ -35,30 +45,44 @@ def failures(batch: Batch, settings: quality.QualitySettings | None) -> readings
 
 
 def nothing() -> Series:
-    """The series of a custody that has no reading yet."""
+    """The series of a tag that has no reading yet."""
     none = np.zeros(0, np.int64)
-    return Series(Batch(np.zeros(0, np.int32), none, none, none, (), np.zeros((0, 0))), np.zeros((0, 0), np.bool_))
+    return Series(Batch(np.zeros(0, np.int32), none, none, none, (), np.zeros((0, 0))), np.zeros((0, 0), np.bool_), MIN_US)
 
 
-def take(
-    head: Head, tag: int, series: Series, new: Batch, settings: quality.QualitySettings | None, cause: str, changes: Changes
-) -> Series:
-    """Judge the tag's open custody with `new` readings of it (any order, tag 0) after those of `series`."""
-    merged = whole.ordered(readings.concatenate([series.batch, new]))
-    old = len(series.batch)
-    appended = bool(
-        np.array_equal(merged.sensed_us[:old], series.batch.sensed_us)
-        and np.array_equal(merged.sequence[:old], series.batch.sequence)
-        and np.array_equal(merged.boot[:old], series.batch.boot)
+def merged(series: Series, new: Batch, settings: quality.QualitySettings | None) -> Series:
+    """The series with `new` readings (any order, tag 0)."""
+    batch = whole.ordered(readings.concatenate([series.batch, new]))
+    return Series(batch, failures(batch, settings), series.since_us)
+
+
+def take(head: Head, tag: int, known: Series, now: Series, cause: str, changes: Changes) -> None:
+    """Judge the tag's open custody on the series `now`, which has more readings than the one that it was judged on, `known`.
+
+    cause: of what readings inside it change; what those before it change is a flag, and its cause `quality`.
+    """
+    from_us = int(head.tags[tag]["custody_from_us"])
+    first, known_first = now.inside(from_us), known.inside(from_us)
+    old = len(known.batch) - known_first
+    more = len(now.batch) - first > old
+    appended = all(
+        np.array_equal(getattr(now.batch, name)[first : first + old], getattr(known.batch, name)[known_first:])
+        for name in ("sensed_us", "boot", "sequence")
     )
-    failed = failures(merged, settings)
-    known_failed = np.zeros((len(merged.codes), old), np.bool_)
-    known_failed[[merged.codes.index(code) for code in series.batch.codes]] = series.failed
-    if not appended or not np.array_equal(failed[:, :old], known_failed):
-        return judge_all(head, tag, merged, settings, "quality" if appended and settings is not None else cause, changes)
-    usable = Batch(merged.tag, merged.sensed_us, merged.boot, merged.sequence, merged.codes, np.where(failed, np.nan, merged.values))
-    _move_on(head, tag, usable, old, changes)
-    return Series(merged, failed)
+    known_failed = np.zeros((len(now.batch.codes), old), np.bool_)
+    known_failed[[now.batch.codes.index(code) for code in known.batch.codes]] = known.failed[:, known_first:]
+    same = appended and np.array_equal(now.failed[:, first : first + old], known_failed)
+    if same and more:
+        _move_on(head, tag, _usable(now, first), old, changes)
+    elif not same:
+        judge_all(head, tag, now, "quality" if appended else cause, changes)
+
+
+def _usable(series: Series, first: int) -> Batch:
+    """The readings from row `first` on, with every value flagged *fail* made absent."""
+    batch = series.batch
+    values = np.where(series.failed, np.nan, batch.values)
+    return readings.subset(Batch(batch.tag, batch.sensed_us, batch.boot, batch.sequence, batch.codes, values), slice(first, None))
 
 
 def _move_on(head: Head, tag: int, usable: Batch, old: int, changes: Changes) -> None:
@@ -78,15 +102,14 @@ def _move_on(head: Head, tag: int, usable: Batch, old: int, changes: Changes) ->
     head.keep(np.array([tag], np.int32), rows)
 
 
-def judge_all(head: Head, tag: int, batch: Batch, settings: quality.QualitySettings | None, cause: str, changes: Changes) -> Series:
-    """Judge the tag's open custody from its start on `batch`, all of its readings in judging order."""
+def judge_all(head: Head, tag: int, series: Series, cause: str, changes: Changes) -> None:
+    """Judge the tag's open custody from its start on all of its readings."""
     custody = head.custodies[tag]
     carrier = head.rulebook.carriers[custody.carrier]
     before = head.live_excursions(tag)
     tracks, visits = head.fresh_rows(custody, carrier, FOREVER_US)
-    usable = whole.usable(batch, settings)
+    usable = _usable(series, series.inside(custody.from_us))
     judged = whole.judge_whole(head.rulebook, carrier, custody.custody_id, tracks, visits, usable, FOREVER_US)
     head.keep(np.array([tag], np.int32), Rows.of_one(judged.tracks, judged.visits))
     head.revise(tag, custody, judged.excursions, before, MIN_US, cause, changes)
     head.revise_visits(tag, custody, judged.stated_visits, MIN_US, set(), cause, changes)
-    return Series(batch, failures(batch, settings))

@@ -1,12 +1,22 @@
-"""QARTOD flags of one series, value by value and test by test. Imports nothing from actors/."""
+"""QARTOD flags of one tag's whole series, value by value and test by test: neighbours are the tag's adjacent readings.
+
+Imports nothing from actors/.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from geopy.distance import geodesic
 
 GOOD, NOT_EVALUATED, SUSPECT, FAIL, MISSING = 1, 2, 3, 4, 9
+
+
+def usable(rules: Mapping[str, float], times_us: Sequence[int], values: Sequence[float]) -> list[float]:
+    """A metric's values of a tag's whole series, whatever it rode on, with those flagged *fail* as if they were not there (NaN)."""
+    found = flags(rules, times_us, values)
+    return [math.nan if flag == FAIL else value for flag, value in zip(found, values, strict=True)]
 
 
 def worst(found: Sequence[int]) -> int:
