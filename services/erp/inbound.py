@@ -12,7 +12,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import logging
-from collections import defaultdict
+import time
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -20,7 +21,7 @@ from typing import Any
 
 from services.erp.catalogue import Catalogue
 from services.erp.connector import CUSTOMER, SUPPLIER, Changes, Connector, ErpMove
-from services.erp.waybill import Mappings, Waybill
+from services.erp.waybill import ApiRefused, Mappings, Waybill
 from waybill.v1 import inventory_pb2
 
 log = logging.getLogger(__name__)
@@ -30,10 +31,16 @@ KEY_MAX = 128
 KINDS = inventory_pb2.MovementKind
 STATUS = inventory_pb2.StockStatus
 CHECKED = 2_000
-"""So many of the moves that we know are looked up in the ERP at each sync: half of them the newest, the others in turn."""
+"""So many of the moves that we know are looked up in the ERP at a time: half of them the newest, the others in turn from the ledgers."""
 
-HANDLED = 200_000
-"""So many moves are remembered not to be looked at twice."""
+CHECK_EVERY_S = 5.0
+"""How often, where syncs follow each other faster."""
+
+REMEMBERED = 200_000
+"""So many moves, and so many movements that were undone, are remembered not to be looked at twice."""
+
+LOTS = 10_000
+"""So many lots are named whose stock an ERP changed in one sync; of more it is said that it may be any."""
 
 Key = tuple[str, str]
 """A warehouse and a movement's key there."""
@@ -49,23 +56,24 @@ class Told:
     undone: int = 0
     refused: int = 0
     lots: set[Key] = field(default_factory=set)
-    """Lots whose stock the ERP changed: (item, lot number)."""
+    """Lots whose stock the ERP changed: (item, lot number), `LOTS` of them at most."""
 
     def __str__(self) -> str:
         return f"{self.items} items, {self.places} places, {self.recorded} movements, {self.undone} undone, {self.refused} refused"
 
 
 class Inbound:
-    """Brings one ERP's changes into Waybill. `state` is the connector's cursor, kept by the caller (see `sync`)."""
+    """Brings one ERP's changes into Waybill. What it remembers is bounded: the ledgers say which moves are recorded."""
 
     def __init__(self, waybill: Waybill, connector: Connector, mappings: Mappings, actor: str = "erp") -> None:
         self._waybill, self._erp, self._mappings, self._actor = waybill, connector, mappings, actor
         self._catalogue = Catalogue(waybill, connector.system, mappings)
-        self._ours: dict[str, list[Key]] | None = None  # by move id: what we recorded for it and have not undone
         self._pending: dict[Key, inventory_pb2.Movement] = {}
         self._handled: set[tuple[str, bool]] = set()
-        self._turn = 0
         self._undone: set[Key] = set()
+        self._newest: deque[Key] = deque(maxlen=CHECKED // 2)
+        self._turns: dict[str, str] = {}  # per warehouse the page of its ledger that is looked at next
+        self._checked_at = -CHECK_EVERY_S
         self.refused: dict[Key, str] = {}
 
     def sync(self, kept: Mapping[str, Any], keep: Callable[[Mapping[str, Any]], None], *, sent: Iterable[Key] = ()) -> Told:
@@ -75,7 +83,6 @@ class Inbound:
         sent: movements of ours that were delivered, to find out whether they still stand there. Raises OutsideError, ApiRefused.
         """
         told = Told()
-        self._load()
         for packed in kept.get("refused", ()):
             movement = inventory_pb2.Movement.FromString(base64.b64decode(packed))
             self._pending.setdefault((movement.warehouse_id, movement.key), movement)
@@ -88,7 +95,9 @@ class Inbound:
             keep({"cursor": cursor, "refused": refused})
             if not changes.more:
                 break
-        self._find_the_gone(told, list(sent))
+        if time.monotonic() - self._checked_at >= CHECK_EVERY_S:
+            self._find_the_gone(told, list(sent))
+            self._checked_at = time.monotonic()
         told.refused = len(self.refused)
         return told
 
@@ -112,12 +121,11 @@ class Inbound:
                 todo[movement.warehouse_id].append(movement)
         for warehouse_id in todo.keys() | waiting.keys():
             self._record(warehouse_id, [*todo[warehouse_id], *waiting[warehouse_id]], told)
-        for move in fresh:
-            if not move.done:
-                self._undo(move.external_id, move.key, told)
-            self._handled.add((move.external_id, move.done))
-        if len(self._handled) > HANDLED:
-            self._handled.clear()  # what is told again because of it is recognised by its key
+        self._undo([key for move in fresh if not move.done for key in self._keys_of(move)], told)
+        self._handled |= {(move.external_id, move.done) for move in fresh}
+        for remembered in (self._handled, self._undone):
+            if len(remembered) > REMEMBERED:
+                remembered.clear()  # what is told again because of it is recognised by its key
 
     def _movements(self, move: ErpMove) -> Iterator[inventory_pb2.Movement]:
         """What a move of the ERP is here: one movement, or one in each of two warehouses. Nothing where its item or place is not known."""
@@ -168,14 +176,14 @@ class Inbound:
                 elif movement.kind == KINDS.MOVEMENT_KIND_SHIP and result.error.reason == "FAILED_PRECONDITION":
                     again.append(movement)
                 else:
-                    self._refuse(movement, result.error)
+                    self._refuse(movement, result.error, told)
             instead = [_adjustment(movement) for movement in again]
             for movement, adjusted, result in zip(again, instead, self._batch(warehouse_id, instead), strict=True):
                 if not result.HasField("error"):
                     log.warning("%s: recorded as an adjustment: %s", adjusted.key, adjusted.reason)
                     self._recorded(movement, told, new=not result.repeated_before)
                 else:
-                    self._refuse(movement, result.error)
+                    self._refuse(movement, result.error, told)
 
     def _batch(self, warehouse_id: str, movements: Sequence[inventory_pb2.Movement]) -> Sequence[inventory_pb2.MovementResult]:
         if not movements:
@@ -189,13 +197,17 @@ class Inbound:
         self.refused.pop(key, None)
         if new:
             told.recorded += 1
-            told.lots.add((movement.item_id, movement.lot_number))
-        move_id = self._move_of(movement.key)
-        if move_id is not None and self._ours is not None and key not in self._ours.setdefault(move_id, []):
-            self._ours[move_id].append(key)
+            if len(told.lots) < LOTS:
+                told.lots.add((movement.item_id, movement.lot_number))
+            if self._move_of(movement.key) is not None:
+                self._newest.append(key)
 
-    def _refuse(self, movement: inventory_pb2.Movement, error: inventory_pb2.LineError) -> None:
+    def _refuse(self, movement: inventory_pb2.Movement, error: inventory_pb2.LineError, told: Told) -> None:
         key = (movement.warehouse_id, movement.key)
+        if error.field == "key" and error.reason == "FAILED_PRECONDITION":
+            log.warning("%s in %s: a person recorded it in other words", movement.key, movement.warehouse_id)
+            self._recorded(movement, told, new=False)
+            return
         if key not in self.refused:
             log.warning("%s in %s is refused and tried again: %s", movement.key, movement.warehouse_id, error.message)
         self._pending[key] = movement
@@ -203,91 +215,85 @@ class Inbound:
 
     # ------------------------------------------------------------ what was taken back
 
-    def _undo(self, move_id: str, key: str, told: Told) -> None:
-        """Undo what a move did here: the ERP's own under its keys, one of ours under the key of the message that made it."""
-        assert self._ours is not None
-        if key:
-            for warehouse_id in {warehouse_id for warehouse_id, _ in self._mappings.zones().values()}:
-                if key.startswith(message_key(warehouse_id, "")):
-                    self._undo_movement((warehouse_id, key.removeprefix(message_key(warehouse_id, ""))), told)
-            return
-        for one in list(self._ours.get(move_id, ())):
-            self._undo_movement(one, told)
-            self._pending.pop(one, None)
-            self.refused.pop(one, None)
-        for one in [one for one in self._pending if self._move_of(one[1]) == move_id]:  # it never got in here: nothing to take back
-            del self._pending[one]
-            self.refused.pop(one, None)
-        self._ours.pop(move_id, None)
+    def _keys_of(self, move: ErpMove) -> list[Key]:
+        """What may be recorded here for a move: the ERP's own under its key in both warehouses, one of ours under its message's key."""
+        zones = [zone for place in (move.from_id, move.to_id) if (zone := self._mappings.zone_of(place)) is not None]
+        warehouses = sorted({warehouse_id for warehouse_id, _ in zones})
+        if not move.key:
+            return [(warehouse_id, self._key(move.external_id)) for warehouse_id in warehouses]
+        wanted = {warehouse_id: message_key(warehouse_id, "") for warehouse_id in warehouses}
+        return [(warehouse_id, move.key.removeprefix(start)) for warehouse_id, start in wanted.items() if move.key.startswith(start)]
 
-    def _undo_movement(self, key: Key, told: Told) -> None:
-        if key in self._undone:
-            return
-        request = inventory_pb2.GetMovementRequest(warehouse_id=key[0], key=key[1])
-        answer = self._waybill.found(self._waybill.inventory.GetMovement, request)
-        if answer is None:
-            return
-        sums: dict[tuple[str, str, int], Decimal] = {}
-        for leg in answer.movement.legs:
-            if leg.zone_id:
-                place = (leg.zone_id, leg.handling_unit_id, leg.status)
-                sums[place] = sums.get(place, Decimal(0)) - Decimal(leg.quantity)
-        undoing = []
-        for number, ((zone_id, unit_id, status), more) in enumerate(sorted(sums.items(), key=lambda one: one[1], reverse=True)):
-            undoing.append(
-                inventory_pb2.Movement(
-                    warehouse_id=key[0],
-                    key=undo_key(self._erp.system, key[1], number),
-                    kind=KINDS.MOVEMENT_KIND_ADJUST,
-                    item_id=answer.movement.item_id,
-                    lot_number=answer.movement.lot_number,
-                    quantity=_text(more),
-                    zone_id=zone_id,
-                    handling_unit_id=unit_id,
-                    status=status,  # type: ignore[arg-type]  # a number of the enum
-                    reason=f"movement {key[1]} was cancelled or deleted in {self._erp.system}"[:1024],
-                    actor=self._actor,
-                    system=self._erp.system,
-                )
+    def _undo(self, keys: Sequence[Key], told: Told) -> None:
+        """Undo what was recorded under these keys, if anything was."""
+        for key in keys:
+            self._pending.pop(key, None)  # it never got in here
+            self.refused.pop(key, None)
+        keys = [key for key in keys if key not in self._undone]
+        requests = [inventory_pb2.GetMovementRequest(warehouse_id=warehouse_id, key=key) for warehouse_id, key in keys]
+        for key, answer in zip(keys, self._waybill.together(self._waybill.inventory.GetMovement, requests), strict=True):
+            if isinstance(answer, ApiRefused):
+                if answer.reason != "NOT_FOUND":
+                    raise answer
+                continue
+            before = told.recorded
+            for warehouse_id, movements in self._undoing(key, answer.movement).items():
+                self._record(warehouse_id, movements, told)
+            self._undone.add(key)
+            told.undone += told.recorded > before
+
+    def _undoing(self, key: Key, movement: inventory_pb2.Movement) -> dict[str, list[inventory_pb2.Movement]]:
+        """By ledger, the movements that take a movement back: leg by leg, those of goods on a shipment too; what is taken from a zone
+        first, and what is taken off a shipment last, when its pieces are named where they came back to."""
+        sums: dict[tuple[str, str, str, str, int], Decimal] = {}
+        for leg in movement.legs:
+            line = (leg.warehouse_id, leg.zone_id, leg.handling_unit_id, leg.shipment_id, leg.status)
+            sums[line] = sums.get(line, Decimal(0)) - Decimal(leg.quantity)
+        found: dict[str, list[inventory_pb2.Movement]] = {}
+        ordered = sorted(sums.items(), key=lambda one: (not one[0][1], one[1]))
+        for number, ((warehouse_id, zone_id, unit_id, shipment_id, status), more) in enumerate(ordered):
+            undoing = inventory_pb2.Movement(
+                warehouse_id=warehouse_id,
+                key=undo_key(self._erp.system, key[1], number),
+                kind=KINDS.MOVEMENT_KIND_ADJUST,
+                item_id=movement.item_id,
+                lot_number=movement.lot_number,
+                quantity=_text(more),
+                zone_id=zone_id,
+                handling_unit_id=unit_id,
+                shipment_id=shipment_id,
+                status=status,  # type: ignore[arg-type]  # a number of the enum
+                serials=movement.serials if zone_id and abs(more) == len(movement.serials) else [],
+                reason=f"movement {key[1]} was cancelled or deleted in {self._erp.system}"[:1024],
+                actor=self._actor,
+                system=self._erp.system,
             )
-        self._record(key[0], undoing, told)
-        self._undone.add(key)
-        told.undone += 1
+            if more:
+                found.setdefault(warehouse_id, []).append(undoing)
+        return found
 
     def _find_the_gone(self, told: Told, sent: Sequence[Key]) -> None:
         """Undo what was deleted there, or cancelled and deleted between two syncs: a part of all that we know at each sync."""
-        assert self._ours is not None
-        known = sorted((move for move in self._ours if self._ours[move]), key=lambda move: (len(move), move), reverse=True)
-        newest, older = known[: CHECKED // 2], known[CHECKED // 2 :]
-        start = self._turn % max(len(older), 1)
-        self._turn = start + CHECKED // 2
-        asked = [*newest, *older[start : self._turn]]
-        documents = {message_key(*one): one for one in sent}
-        standing, standing_keys = self._erp.standing(asked, list(documents))
-        for move in asked:
-            if move not in standing:
-                self._undo(move, "", told)
-        for name, one in documents.items():
-            if name not in standing_keys:
-                self._undo_movement(one, told)
+        by_move: dict[str, list[Key]] = {}
+        for key in {*self._newest, *self._in_turn()} - self._undone:
+            by_move.setdefault(self._move_of(key[1]) or "", []).append(key)
+        documents = {message_key(*one): one for one in sent if one not in self._undone}
+        standing, standing_keys = self._erp.standing(list(by_move), list(documents))
+        gone = [key for move_id, keys in by_move.items() if move_id not in standing for key in keys]
+        self._undo(gone + [one for name, one in documents.items() if name not in standing_keys], told)
 
-    def _load(self) -> None:
-        """Learn from the ledgers which of the ERP's moves are recorded here and have not been undone."""
-        if self._ours is not None:
-            return
-        ours: dict[str, list[Key]] = {}
-        undone: set[Key] = set()
-        for warehouse_id in sorted({warehouse_id for warehouse_id, _ in self._mappings.zones().values()}):
-            request = inventory_pb2.ListMovementsRequest(warehouse_id=warehouse_id)
-            for movement in self._waybill.pages(self._waybill.inventory.ListMovements, request, "movements"):
-                if movement.system != self._erp.system:
-                    continue
-                move_id = self._move_of(movement.key)
-                if move_id is not None:
-                    ours.setdefault(move_id, []).append((warehouse_id, movement.key))
-                elif movement.key.startswith(f"{self._erp.system}/undo/"):
-                    undone.add((warehouse_id, movement.key.removeprefix(f"{self._erp.system}/undo/").rpartition("/")[0]))
-        self._ours = {move: left for move, keys in ours.items() if (left := [key for key in keys if key not in undone])}
+    def _in_turn(self) -> Iterator[Key]:
+        """Moves of the ERP that the ledgers have: of each warehouse a page, from its newest down, and then from the newest again."""
+        warehouses = sorted({warehouse_id for warehouse_id, _ in self._mappings.zones().values()})
+        for warehouse_id in warehouses:
+            size = max(1, CHECKED // 2 // len(warehouses))
+            request = inventory_pb2.ListMovementsRequest(
+                warehouse_id=warehouse_id, system=self._erp.system, newest_first=True, page_size=size,
+                page_token=self._turns.get(warehouse_id, ""),
+            )  # fmt: skip
+            answer = self._waybill.call(self._waybill.inventory.ListMovements, request)
+            self._turns[warehouse_id] = answer.next_page_token
+            yield from ((warehouse_id, one.key) for one in answer.movements if self._move_of(one.key) is not None)
 
     def _key(self, move_id: str) -> str:
         return f"{self._erp.system}/move/{move_id}"

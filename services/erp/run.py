@@ -23,7 +23,7 @@ from actors.journal import delivery, outbox
 from actors.journal.store import Store, open_store
 from actors.rules.errors import DomainError
 from services.erp.connector import Connector
-from services.erp.inbound import Inbound, Told
+from services.erp.inbound import LOTS, Inbound, Told
 from services.erp.tryton import Tryton
 from services.erp.waybill import Access, ApiRefused, Holds, Mappings, Waybill
 from services.outbox import Courier
@@ -165,7 +165,10 @@ class ErpSync:
                 log.exception("sync: a defect")
                 self._remember(error=f"a defect of Waybill: {error}")
             pause = self._config.poll_s * 2 ** min(failures, 4) if failures > 1 else self._config.poll_s
-            self._stopping.wait(max(0.0, min(pause, 60.0) - (time.monotonic() - begun)))
+            took = time.monotonic() - begun
+            self._stopping.wait(
+                max(min(pause, 60.0) - took, min(took, self._config.poll_s))
+            )  # an ERP that is slow is not asked all the time
 
     def once(self) -> Told:
         """One sync. Raises OutsideError, ApiRefused, DomainError."""
@@ -183,7 +186,7 @@ class ErpSync:
         if not self._ready:
             self._store.write(delivery.remember, ready_name(self._config.system), "1").result()
             self._ready = True
-        every = time.monotonic() - self._protected_at >= PROTECT_EVERY_S
+        every = time.monotonic() - self._protected_at >= PROTECT_EVERY_S or len(told.lots) >= LOTS
         if told.lots or every:
             on_hold = self._holds.lots()
             for lot in on_hold if every else told.lots & on_hold:

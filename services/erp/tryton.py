@@ -43,6 +43,7 @@ class Tryton:
         self._known, self._blocked, self._now_us = known, blocked, now_us
         self._writer = Writer(self._rpc, known)
         self._cached_places: Places | None = None
+        self._seen = tryton_read.Seen()
         self._watched: set[tuple[str, str]] | None = None  # lots that are or were on hold, or of which something lies aside
 
     def check(self) -> str:
@@ -82,7 +83,7 @@ class Tryton:
 
     def changes(self, cursor: Mapping[str, Any]) -> Changes:
         """See Connector."""
-        return tryton_read.read_changes(self._rpc, self._places(again=True), cursor, self._now_us())
+        return tryton_read.read_changes(self._rpc, self._places(again=True), cursor, self._now_us(), self._seen)
 
     def standing(self, moves: Sequence[str], keys: Sequence[str]) -> tuple[set[str], set[str]]:
         """See Connector."""
@@ -123,11 +124,14 @@ class Tryton:
             lot = str(message.body["item_id"]), str(message.body["lot_number"])
             if plan.touches_what_is_aside(message.body) or (outcome is Done.BOOKED and lot in self._watch()):
                 lots[lot] = None
-        for lot in lots:
-            try:
-                self.protect(*lot)
-            except (Refused, Failed) as error:  # all lots on hold are looked after again within a minute
-                log.warning("lot %s of %s: %s", lot[1], lot[0], error)
+        try:
+            self._protect(list(lots))
+        except (Refused, Failed):
+            for lot in lots:  # who of them it is
+                try:
+                    self._protect([lot])
+                except (Refused, Failed) as error:  # all lots on hold are looked after again within a minute
+                    log.warning("lot %s of %s: %s", lot[1], lot[0], error)
         yield from outcomes
         if stopped is not None:
             raise stopped
@@ -148,20 +152,30 @@ class Tryton:
 
     def protect(self, item_id: str, lot_number: str) -> int:
         """See Connector."""
+        return self._protect([(item_id, lot_number)])
+
+    def _protect(self, lots: Sequence[tuple[str, str]]) -> int:
+        """`protect` for several lots: what is to be moved is moved together. Raises Refused, Failed for all of them."""
+        wanted = [one for lot in lots for one in self._out_of_line(*lot)]
+        self._writer.internal(wanted, self._places())
+        return len(wanted)
+
+    def _out_of_line(self, item_id: str, lot_number: str) -> list[tuple[str, Transfer]]:
+        """What must be moved, as (key, transfer), so that no more of a lot can be picked than may be. Assignments of it are let go."""
         self._watch().add((item_id, lot_number))
         external = self._known.external_item(item_id)
         if external is None:
-            return 0
+            return []
         product = int(external)
         lot = self._writer.lot(product, lot_number, make=False) if lot_number else None
         if lot_number and lot is None:
-            return 0
+            return []
         places = self._places()
         blocked = self._blocked.of_lot(item_id, lot_number)
         ids = [int(place) for place in (*places.warehouse, *places.aside.values())]
         context = {"product": product, "with_childs": False, **({"lot": lot} if lot else {})}
         there = by_place(self._rpc.call("model.stock.location.read", ids, ["quantity"], context=context))
-        moves = 0
+        found = []
         for place in places.warehouse:
             zone = self._known.zone_of(place)
             free, aside = there[place], there.get(places.aside.get(place, ""), Decimal(0))
@@ -173,9 +187,8 @@ class Tryton:
             if wanted > aside:
                 self._let_go(product, lot, int(place))
             if wanted != aside:
-                self._put_aside(item_id, lot_number, place, wanted - aside)
-                moves += 1
-        return moves
+                found.append((f"hold/{place}/{item_id}/{lot_number}", self._put_aside(item_id, lot_number, place, wanted - aside)))
+        return found
 
     def _watch(self) -> set[tuple[str, str]]:
         if self._watched is None:
@@ -195,14 +208,13 @@ class Tryton:
             except Refused as error:  # packed already: from here on people must stop it
                 log.warning("goods on hold stay assigned in Tryton: %s", error)
 
-    def _put_aside(self, item_id: str, lot_number: str, place: str, more: Decimal) -> None:
+    def _put_aside(self, item_id: str, lot_number: str, place: str, more: Decimal) -> Transfer:
         places = self._places()
         if place not in places.aside:
             self._make_aside(place, next(one.name for one in places.told if one.external_id == place), places)
             places = self._places(again=True)
         ends = (place, places.aside[place]) if more > 0 else (places.aside[place], place)
-        transfer = Transfer(item_id, lot_number, abs(more), *ends, at_us=self._now_us())
-        self._writer.internal(f"hold/{place}/{item_id}/{lot_number}", transfer, places)
+        return Transfer(item_id, lot_number, abs(more), *ends, at_us=self._now_us())
 
     def _make_aside(self, place: str, name: str, places: Places) -> None:
         body = {"name": f"{name} (on hold)", "code": ASIDE_CODE + place, "type": "storage", "parent": places.warehouse[place]}

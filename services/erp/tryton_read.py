@@ -20,6 +20,10 @@ OVERLAP_S = 120
 """Longer than any transaction in Tryton should take. What is told again because of it is recognised by its key."""
 
 PAGE = 1_000
+SEEN_MOST = 200_000
+"""So many records are remembered not to be told twice."""
+
+ITEM, MOVE = "model.product.product", "model.stock.move"
 MARK = "waybill:"
 """Begins the reference of every document that we make: the message's key follows."""
 
@@ -98,26 +102,71 @@ def _warehouse_of(row: Mapping[str, Any], by_id: Mapping[int, Mapping[str, Any]]
     return None if above is None else int(above["id"])
 
 
-def read_changes(rpc: TrytonRpc, places: Places, cursor: Mapping[str, Any], now_us: int) -> Changes:
-    """One page of what changed: items first, and moves when there are no more items.
+class Seen:
+    """Which state of which record was told already, so that looking back costs little. What a page told counts from when its cursor
+    comes back, for then it was taken; any other cursor begins anew."""
+
+    def __init__(self) -> None:
+        self._dates: dict[tuple[str, int], str] = {}
+        self._offered: tuple[Mapping[str, Any], dict[tuple[str, int], str]] = ({}, {})
+
+    def begin(self, cursor: Mapping[str, Any]) -> None:
+        """A page is asked for."""
+        before, dates = self._offered
+        if before != cursor or len(self._dates) > SEEN_MOST:
+            self._dates.clear()
+        if before == cursor:
+            self._dates |= dates
+        self._offered = ({}, {})
+
+    def offer(self, cursor: Mapping[str, Any], dates: dict[tuple[str, int], str]) -> None:
+        """A page was read: the cursor behind it, and the dates of its records."""
+        self._offered = (cursor, dates)
+
+    def knows(self, kind: str, row: Mapping[str, Any]) -> bool:
+        """Whether a record was told as it is now."""
+        return self._dates.get((kind, row["id"])) == changed(row)
+
+    def __bool__(self) -> bool:
+        return bool(self._dates)
+
+
+def read_changes(rpc: TrytonRpc, places: Places, cursor: Mapping[str, Any], now_us: int, seen: Seen) -> Changes:
+    """One page of what changed: items first, and moves when there are no more items. What was told already (`seen`) is left out.
 
     A cursor has, per kind, `since` (the newest date that was seen, ISO), `seen_us` (when that was, by our clock), `took_us` (how long the
     set of pages took that found it: what changed meanwhile on a page that was read already is older than it), `settled` (nothing older
     can come) and, inside a set, `begun_us`, `newest` and `after` (an id).
     """
-    rows, item_cursor, more_items = _page(
-        rpc, "model.product.product.search_read", [], _ITEM_FIELDS, cursor.get("items", {}), ["template.write_date"], now_us
-    )
-    items = [_item(row) for row in rows]
-    if more_items:
-        return Changes(items, places.told, (), {**cursor, "items": item_cursor}, more=True)
-    domain = [["state", "in", ["done", "cancelled"]], ["company", "=", rpc.context.get("company")]]
-    rows, move_cursor, more = _page(rpc, "model.stock.move.search_read", domain, _MOVE_FIELDS, cursor.get("moves", {}), [], now_us)
-    return Changes(items, places.told, _moves(rpc, places, rows), {"items": item_cursor, "moves": move_cursor}, more)
+    seen.begin(cursor)
+    fields = _ITEM_FIELDS if not seen else ["create_date", "write_date", "template.write_date"]
+    rows, after_items, more = _page(rpc, ITEM, [], fields, cursor.get("items", {}), ["template.write_date"], now_us)
+    dates = {(ITEM, row["id"]): changed(row) for row in rows}
+    items = [_item(row) for row in _fresh(rpc, ITEM, rows, _ITEM_FIELDS, seen)]
+    if more:
+        changes = Changes(items, places.told, (), {**cursor, "items": after_items}, more)
+    else:
+        domain = [["state", "in", ["done", "cancelled"]], ["company", "=", rpc.context.get("company")]]
+        fields = _MOVE_FIELDS if not seen else ["create_date", "write_date"]
+        rows, after_moves, more = _page(rpc, MOVE, domain, fields, cursor.get("moves", {}), [], now_us)
+        dates |= {(MOVE, row["id"]): changed(row) for row in rows}
+        moves = _moves(rpc, places, _fresh(rpc, MOVE, rows, _MOVE_FIELDS, seen))
+        changes = Changes(items, places.told, moves, {"items": after_items, "moves": after_moves}, more)
+    seen.offer(changes.cursor, dates)
+    return changes
+
+
+def _fresh(rpc: TrytonRpc, model: str, rows: Sequence[dict[str, Any]], fields: list[str], seen: Seen) -> Sequence[dict[str, Any]]:
+    """The records that were not told yet, whole: of a page that was read by its dates alone the others are read now."""
+    if not seen:
+        return rows
+    fresh = [row["id"] for row in rows if not seen.knows(model, row)]
+    wanted = [["id", "in", fresh]]
+    return rpc.call(f"{model}.search_read", wanted, 0, None, [["id", "ASC"]], fields, context={"active_test": False}) if fresh else []
 
 
 def _page(
-    rpc: TrytonRpc, method: str, domain: list[Any], fields: list[str], cursor: Mapping[str, Any], dates: list[str], now_us: int
+    rpc: TrytonRpc, model: str, domain: list[Any], fields: list[str], cursor: Mapping[str, Any], dates: list[str], now_us: int
 ) -> tuple[list[dict[str, Any]], dict[str, Any], bool]:
     since, after = cursor.get("since"), int(cursor.get("after", 0))
     seen_us, begun_us = int(cursor.get("seen_us", now_us)), int(cursor.get("begun_us", now_us))
@@ -128,7 +177,7 @@ def _page(
             back = dt.timedelta(seconds=OVERLAP_S, microseconds=int(cursor.get("took_us", 0)))
             start, operator = start - back, ">="
         wanted.append(["OR", *([name, operator, start] for name in ("write_date", "create_date", *dates))])
-    rows = rpc.call(method, wanted, 0, PAGE, [["id", "ASC"]], fields, context={"active_test": False})
+    rows = rpc.call(f"{model}.search_read", wanted, 0, PAGE, [["id", "ASC"]], fields, context={"active_test": False})
     newest = max([cursor.get("newest") or since or "", *(changed(row) for row in rows)])
     if len(rows) == PAGE:
         return rows, {**cursor, "seen_us": seen_us, "begun_us": begun_us, "after": rows[-1]["id"], "newest": newest}, True

@@ -12,7 +12,8 @@ one of them takes effect before its cancellation, which takes it back, or is ref
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from itertools import groupby
 from typing import Any
@@ -24,22 +25,41 @@ from services.erp.tryton_read import DOCUMENTS, MARK, Places
 from services.outside import Done, Failed, Outcome, Refused
 
 IN, INTERNAL, OUT = DOCUMENTS
+DONE = "done"
 
-STEPS: dict[str, dict[str, str]] = {
-    IN: {"draft": "receive", "received": "do"},
-    INTERNAL: {"request": "draft", "draft": "wait", "waiting": "assign_force", "assigned": "do"},
-    OUT: {"draft": "wait", "waiting": "assign_force", "assigned": "pack", "packed": "do", "shipped": "do"},
-}
-"""The step that leads a document on, by its state."""
+STEPS: dict[str, dict[str, tuple[str, str]]] = {
+    IN: {"draft": ("receive", "received"), "received": ("do", DONE)},
+    INTERNAL: {
+        "request": ("draft", "draft"), "draft": ("wait", "waiting"), "waiting": ("assign_force", "assigned"), "assigned": ("do", DONE),
+    },
+    OUT: {
+        "draft": ("wait", "waiting"), "waiting": ("assign_force", "assigned"), "assigned": ("pack", "packed"), "packed": ("do", DONE),
+        "shipped": ("do", DONE),
+    },
+}  # fmt: skip
+"""By a document's state the step that leads it on, and the state that it has then."""
 
-LAST = {INTERNAL: "assigned", OUT: "packed"}
-"""The state from which the next step changes stock; a supplier shipment has but that one."""
+LAST = {IN: "received", INTERNAL: "assigned", OUT: "packed"}
+"""The state from which the next step changes stock."""
+
+NEW = "draft"
+"""The state of a document that was just made."""
 
 MOST_STEPS = 8
 PARTY = "WAYBILL"
 """Code of the party that stands as supplier and as customer on what we make."""
 
 NO_PRICE = Decimal(0)
+
+
+@dataclass(slots=True)
+class Draft:
+    """A document of ours, and the state that it should have."""
+
+    model: str
+    number: int
+    key: str
+    state: str
 
 
 class Writer:
@@ -59,100 +79,122 @@ class Writer:
         """An outcome per (key, transfer), in order.
 
         All that changes no stock is done for all of them together, a call per kind of document and step; then they are done in their
-        order, a call for neighbours of one kind. Where Tryton refuses one of them, all are booked one by one.
+        order, a call for neighbours of one kind; then it is read how they stand. Where Tryton refuses some, these are booked one by one.
         """
+        alone: set[str] = set()
         try:
             drafts = self._drafts(wanted, places)
-            self._lead_up(drafts)
+            for model in DOCUMENTS:
+                self._step(model, [one for one in drafts.values() if one.model == model], until=LAST[model])
         except (Refused, Failed):
-            yield from (self._book_alone(one, places) for one in wanted)
-            return
-        for model, run in groupby(wanted, key=lambda one: self._model(one[1])):
+            drafts, alone = {}, {key for key, _ in wanted}
+        for model, run in groupby([drafts[key] for key, _ in wanted if key in drafts], key=lambda one: one.model):
             together = list(run)
             try:
-                self.lead(model, [drafts[key][1] for key, _ in together])
+                self._step(model, together)
             except (Refused, Failed):
-                yield from (self._book_alone(one, places) for one in together)
-                continue
-            yield from (Done.BOOKED for _ in together)
+                alone |= {one.key for one in together}
+        alone |= self._unfinished(drafts.values())
+        for one in wanted:
+            yield self._book_alone(one, places) if one[0] in alone else Done.BOOKED
 
     def _book_alone(self, one: tuple[str, Transfer], places: Places) -> Outcome:
         try:
-            [(model, document)] = self._drafts([one], places).values()
-            self.lead(model, [document])
+            [draft] = self._drafts([one], places).values()
+            self.lead(draft.model, [draft.number])
         except (Refused, Failed) as error:
             return error
         return Done.BOOKED
 
-    def _drafts(self, wanted: Sequence[tuple[str, Transfer]], places: Places) -> dict[str, tuple[str, int]]:
-        """The document of each key, made where there is none: its kind and id."""
-        found: dict[str, tuple[str, int]] = {}
+    def _drafts(self, wanted: Sequence[tuple[str, Transfer]], places: Places) -> dict[str, Draft]:
+        """The document of each key, made where there is none."""
+        found: dict[str, Draft] = {}
         self._learn([transfer for _, transfer in wanted])
         for model in DOCUMENTS:
             mine = [(key, transfer) for key, transfer in wanted if self._model(transfer) == model]
             if not mine:
                 continue
-            there = self.chosen(model, [key for key, _ in mine])
-            missing = [(key, transfer) for key, transfer in mine if key not in there]
-            if missing:
-                bodies = [self._document(model, key, transfer, places) for key, transfer in missing]
-                made = self._rpc.call(f"model.{model}.create", bodies)
-                there |= {key: number for (key, _), number in zip(missing, made, strict=True)}
-            found |= {key: (model, number) for key, number in there.items()}
+            found |= self.chosen(model, [key for key, _ in mine])
+            found |= self._make(model, [(key, transfer) for key, transfer in mine if key not in found], places)
         return found
 
-    def _lead_up(self, drafts: Mapping[str, tuple[str, int]]) -> None:
-        """Lead documents as far as changes no stock."""
-        for model in DOCUMENTS:
-            mine = [number for one, number in drafts.values() if one == model]
-            if mine and model != IN:
-                self.lead(model, mine, until=LAST[model])
+    def _make(self, model: str, missing: Sequence[tuple[str, Transfer]], places: Places) -> dict[str, Draft]:
+        if not missing:
+            return {}
+        bodies = [self._document(model, key, transfer, places) for key, transfer in missing]
+        made = self._rpc.call(f"model.{model}.create", bodies)
+        return {key: Draft(model, number, key, NEW) for (key, _), number in zip(missing, made, strict=True)}
 
-    def chosen(self, model: str, keys: Sequence[str]) -> dict[str, int]:
+    def chosen(self, model: str, keys: Sequence[str]) -> dict[str, Draft]:
         """The document of each key that has one; the others of that key are cancelled. Of a key whose documents a person cancelled it
         is one of them: what that means for our ledger is found when changes are read."""
         domain = [["reference", "in", [MARK + key for key in keys]]]
         rows = self._rpc.call(f"model.{model}.search_read", domain, 0, None, [["id", "ASC"]], ["reference", "state"])
-        found: dict[str, int] = {}
+        found: dict[str, Draft] = {}
         spare: list[int] = []
-        for row in sorted(rows, key=lambda row: (row["state"] == "cancelled", row["state"] != "done", row["id"])):
+        for row in sorted(rows, key=lambda row: (row["state"] == "cancelled", row["state"] != DONE, row["id"])):
             key = row["reference"].removeprefix(MARK)
             if key not in found:
-                found[key] = row["id"]
+                found[key] = Draft(model, row["id"], key, row["state"])
             elif row["state"] != "cancelled":
                 spare.append(row["id"])
         if spare:
             self._rpc.call(f"model.{model}.cancel", spare)
         return found
 
-    def lead(self, model: str, documents: Sequence[int], *, until: str = "done") -> None:
-        """Lead documents to done (or up to a state), all of one state together. Raises Refused, with what Tryton says against it."""
+    def _step(self, model: str, drafts: Sequence[Draft], *, until: str = DONE) -> None:
+        """Lead documents of one kind on, by the states that they must have by now: Tryton passes over one that has another, so how
+        they stand in the end is to be read. Raises Refused, Failed; then it is not known how they stand."""
+        while waiting := [one for one in drafts if one.state != until and one.state in STEPS[model]]:
+            for state in {one.state for one in waiting}:
+                several = [one for one in waiting if one.state == state]
+                step, after = STEPS[model][state]
+                self._rpc.call(f"model.{model}.{step}", [one.number for one in several])
+                for one in several:
+                    one.state = after
+
+    def _unfinished(self, drafts: Collection[Draft]) -> set[str]:
+        """The keys of documents that can still be led on."""
+        found: set[str] = set()
+        for model in DOCUMENTS:
+            mine = {one.number: one.key for one in drafts if one.model == model}
+            rows = self._rpc.call(f"model.{model}.read", list(mine), ["state"]) if mine else []
+            found |= {mine[row["id"]] for row in rows if row["state"] in STEPS[model]}
+        return found
+
+    def lead(self, model: str, documents: Sequence[int]) -> None:
+        """Lead documents to done, all of one state together, reading how they stand at every step. Raises Refused, with what Tryton
+        says against it."""
         refusal: Refused | None = None
         for _ in range(MOST_STEPS):
+            rows = self._rpc.call(f"model.{model}.read", list(documents), ["state"])
+            waiting = [(row["state"], row["id"]) for row in rows if row["state"] in STEPS[model]]
+            documents = [number for _, number in waiting]
             if not documents:
                 return
-            rows = self._rpc.call(f"model.{model}.read", list(documents), ["state"])
-            waiting = [(row["state"], row["id"]) for row in rows if row["state"] in STEPS[model] and row["state"] != until]
-            documents = [number for _, number in waiting]
             for state, several in groupby(sorted(waiting), key=lambda one: one[0]):
                 try:
-                    self._rpc.call(f"model.{model}.{STEPS[model][state]}", [number for _, number in several])
+                    self._rpc.call(f"model.{model}.{STEPS[model][state][0]}", [number for _, number in several])
                     refusal = None
                 except Refused as error:
                     if refusal is not None:
                         raise
                     refusal = error  # a call of ours whose answer was lost may have taken the step meanwhile: look once more
-        if documents:
-            raise refusal or Failed(f"{model} {documents[0]} does not come to its end in Tryton")
+        raise refusal or Failed(f"{model} {documents[0]} does not come to its end in Tryton")
 
-    def internal(self, key: str, transfer: Transfer, places: Places) -> None:
-        """An internal shipment of this key, led to done. One of that key that is not done yet stands for an older wish: it is cancelled."""
-        domain = [["reference", "=", MARK + key], ["state", "not in", ["done", "cancelled"]]]
-        old = self._rpc.call(f"model.{INTERNAL}.search", domain)
+    def internal(self, wanted: Sequence[tuple[str, Transfer]], places: Places) -> None:
+        """Internal shipments of these keys, led to done. One of such a key that is not done yet stands for an older wish: it is
+        cancelled. Raises Refused, Failed."""
+        if not wanted:
+            return
+        keys = [MARK + key for key, _ in wanted]
+        old = self._rpc.call(f"model.{INTERNAL}.search", [["reference", "in", keys], ["state", "not in", [DONE, "cancelled"]]])
         if old:
             self._rpc.call(f"model.{INTERNAL}.cancel", old)
-        made = self._rpc.call(f"model.{INTERNAL}.create", [self._document(INTERNAL, key, transfer, places)])
-        self.lead(INTERNAL, made)
+        self._learn([transfer for _, transfer in wanted])
+        drafts = self._make(INTERNAL, wanted, places)
+        self._step(INTERNAL, list(drafts.values()))
+        self.lead(INTERNAL, [one.number for one in drafts.values()])
 
     def lot(self, product: int, number: str, *, make: bool = True) -> int | None:
         """Id of a product's lot, made where there is none; the oldest of several."""

@@ -175,7 +175,10 @@ class Mappings:
 
     def zones(self) -> Mapping[str, tuple[str, str]]:
         """All places that are mapped, by the ERP's id."""
-        self.read()
+        self._zones.clear()
+        self._places.clear()
+        request = inventory_pb2.ListMappingsRequest(system=self._system, kind=inventory_pb2.MAPPING_KIND_LOCATION)
+        self._take(self._waybill.pages(self._waybill.inventory.ListMappings, request, "mappings"))
         return self._zones
 
     def put(self, mappings: Sequence[inventory_pb2.Mapping]) -> None:

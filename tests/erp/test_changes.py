@@ -10,7 +10,7 @@ import pytest
 from services.erp import tryton_read
 from services.erp.inbound import undo_key
 from services.erp.jsonrpc import TrytonRpc
-from services.erp.tryton_read import OVERLAP_S, Places, read_changes
+from services.erp.tryton_read import OVERLAP_S, Places, Seen, read_changes
 
 NOON = dt.datetime(2026, 11, 22, 12, tzinfo=dt.UTC)
 PLACES = Places(warehouse={"1": 9}, outside={"2": "supplier"})
@@ -24,6 +24,8 @@ class Clocked:
         self.moves: dict[int, dict[str, Any]] = {}
         self.context = {"company": 1}
         self.between: list[Any] = []
+        self.known = Seen()
+        self.whole = 0  # records that were read with all their fields
 
     def commit(self, number: int, began_s: float, state: str = "done") -> None:
         date = NOON + dt.timedelta(seconds=began_s)
@@ -33,9 +35,18 @@ class Clocked:
             "internal_quantity": 1.0, "product.": {"default_uom.": {"symbol": "u"}}, "effective_date": None, "shipment": None,
         }  # fmt: skip
 
-    def call(self, method: str, domain: list[Any], start: int, limit: int, *_: Any, context: Any = None) -> list[dict[str, Any]]:
+    def call(
+        self, method: str, domain: list[Any], start: int, limit: int | None, order: Any, fields: list[str], context: Any = None
+    ) -> list[dict[str, Any]]:
         if method != "model.stock.move.search_read":
             return []
+        rows = self._found(domain, limit)
+        self.whole += len(rows) if "product" in fields else 0
+        return rows
+
+    def _found(self, domain: list[Any], limit: int | None) -> list[dict[str, Any]]:
+        if domain[0][1] == "in" and domain[0][0] == "id":
+            return [self.moves[number] for number in domain[0][2]]
         [after] = [one[2] for one in domain if one[0] == "id"]
         dates = next((one[1] for one in domain if one[0] == "OR"), None)
         found = [row for number, row in sorted(self.moves.items()) if number > after and (dates is None or self._in(row, dates))][:limit]
@@ -51,7 +62,7 @@ class Clocked:
         """All pages at a time of ours."""
         self.now_s, found = at_s, set()
         while True:
-            changes = read_changes(cast(TrytonRpc, self), PLACES, cursor, int(self.now_s * 1e6) + 10**15)
+            changes = read_changes(cast(TrytonRpc, self), PLACES, cursor, int(self.now_s * 1e6) + 10**15, self.known)
             found |= {(int(move.external_id), move.done) for move in changes.moves}
             cursor = dict(changes.cursor)
             if not changes.more:
@@ -74,9 +85,27 @@ def test_a_date_is_looked_back_from_until_it_is_old_enough() -> None:
     table.commit(1, began_s=10)
     _, cursor = table.told({}, at_s=11)
     for at_s in (12, OVERLAP_S / 2, OVERLAP_S + 10.9, OVERLAP_S + 12):
+        table.known = Seen()  # another process, which does not know what was told
         found, cursor = table.told(cursor, at_s=at_s)
         assert found == {(1, True)}
+    table.known = Seen()
     assert table.told(cursor, at_s=OVERLAP_S + 17)[0] == set()
+
+
+def test_what_was_taken_is_not_read_again_and_what_was_not_is() -> None:
+    table = Clocked()
+    for number in range(1, 6):
+        table.commit(number, began_s=number)
+    found, cursor = table.told({}, at_s=6)
+    assert (len(found), table.whole) == (5, 5)
+    table.commit(3, began_s=7, state="cancelled")
+    found, taken = table.told(cursor, at_s=8)
+    assert (found, table.whole) == ({(3, False)}, 6)
+    table.commit(4, began_s=9, state="cancelled")
+    lost, _ = table.told(taken, at_s=10)  # nobody took it: the cursor before it comes again
+    found, _ = table.told(taken, at_s=11)
+    assert lost == {(4, False)}
+    assert (4, False) in found
 
 
 def test_what_changes_behind_the_page_that_is_read_is_found_however_long_the_pages_take(monkeypatch: pytest.MonkeyPatch) -> None:
