@@ -8,6 +8,7 @@ import time
 from sqlmodel import Session
 
 from actors.catalog import seed
+from actors.journal import archive
 from actors.journal.commit import PreparedCommit, apply
 from actors.journal.database import assert_durable, reader, writer
 from actors.journal.migrate import migrate
@@ -20,7 +21,9 @@ SHARDS = "shards"
 
 
 def prepare(settings: Settings) -> int:
-    """Migrate the database and give its number of shards, which the first use fixes. Nothing else may be writing to an SQLite file.
+    """Migrate the database and give its number of shards, which the first use fixes; note in it where the archive lies.
+
+    Nothing else may be writing to an SQLite file.
 
     Raises SettingsError where the settings ask for another number than the database has.
     """
@@ -31,6 +34,7 @@ def prepare(settings: Settings) -> int:
         with engine.begin() as connection:
             assert_durable(connection)
             apply(connection, [PreparedCommit(inserts=[Setting(name=SHARDS, value=str(wanted))])])  # refused where it is there
+            archive.keep_root(connection, settings.archive_location)
         shards = check_shards(settings)
         profiles = seed(engine, shards, time.time_ns() // 1000)
         if profiles is not None:

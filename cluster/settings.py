@@ -177,8 +177,9 @@ class Settings(BaseModel):
 
     @property
     def archive_location(self) -> str:
-        """Where the archive lies."""
-        return self.archive or str(self.data_dir.absolute() / "archive")
+        """Where the archive lies: a URL, or an absolute path."""
+        found = self.archive or str(self.data_dir / "archive")
+        return found.rstrip("/") if "://" in found else str(Path(found).absolute())
 
     @property
     def url_text(self) -> str:

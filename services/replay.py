@@ -90,7 +90,7 @@ class Replays(replay_pb2_grpc.ReplayServiceServicer):
         after = (page.after[0], page.after[1]) if page.after else None
         rows = await self._backend.read(queries.replays, after=after, limit=page.limit)
         shown, token = page.cut(rows, lambda row: (row.created_us, row.replay_id))
-        return replay_pb2.ListReplaysResponse(replays=[message(row) for row in shown], next_page_token=token)
+        return replay_pb2.ListReplaysResponse(replays=[message(row, self._coordinator.archive) for row in shown], next_page_token=token)
 
     async def WatchReplay(self, request: replay_pb2.WatchReplayRequest, context: Context) -> AsyncIterator[replay_pb2.WatchReplayResponse]:
         """A replay as it moves on."""
@@ -126,7 +126,7 @@ class Replays(replay_pb2_grpc.ReplayServiceServicer):
         row = await self._backend.read(queries.replay, replay_id)
         if row is None:
             raise NotFound("no such replay", field="replay_id", value=replay_id)
-        return message(row)
+        return message(row, self._coordinator.archive)
 
     async def _call(self, method: str, *arguments: Any) -> Any:
         """Ask the coordinator; all that it is asked may be asked again. Raises DomainError."""
@@ -177,8 +177,8 @@ def _rules(request: replay_pb2.StartReplayRequest) -> dict[str, Any]:
     return rules
 
 
-def message(row: Replay) -> replay_pb2.Replay:
-    """A replay's row in the contract's form."""
+def message(row: Replay, archive: str) -> replay_pb2.Replay:
+    """A replay's row in the contract's form. archive: where it lies today; results lie below it."""
     asked = row.parameters
     made = replay_pb2.Replay(
         replay_id=row.replay_id,
@@ -193,7 +193,7 @@ def message(row: Replay) -> replay_pb2.Replay:
         parts_done=row.parts_done,
         parts=row.parts,
         counts=row.counts,
-        location=row.location,
+        location=f"{archive}/replays/{row.replay_id}",
         error=row.error,
     )
     if row.summary:

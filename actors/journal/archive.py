@@ -16,6 +16,7 @@ from sqlmodel import Session, col
 from sqlmodel import select as select_rows
 
 from actors.journal import rows
+from actors.journal.archived import ROOT, SETTING, located
 from actors.journal.compaction import older_snapshot
 from actors.journal.segments import BATCH, ENTRIES, PAGE, SEGMENT, unpack_heads
 from actors.journal.tables import (
@@ -262,6 +263,9 @@ def publish(
             raise FailedPrecondition("a part that is replaced has journeys that are in no other part", field="part", value=part_id)
         connection.execute(delete(PART).where(PART.c.part_id == part_id))
         connection.execute(delete(CUSTODY).where(CUSTODY.c.part_id == part_id))
+    home = connection.execute(select(SETTING.c.value).where(SETTING.c.name == ROOT)).scalar()
+    for part in parts:
+        part.location = "" if part.location == home else part.location
     for table, some in ((PART, parts), (CARRIER, carriers), (CUSTODY, custodies)):
         rows.upsert(connection, table, [rows.values(one) for one in some])
     for shard, sequence in scanned.items():
@@ -282,7 +286,20 @@ def note_scanned(connection: Connection, shard: int, sequence: int, stale: Seque
 def parts(engine: Engine) -> list[dict[str, Any]]:
     """The parts that count, by month and id."""
     with engine.connect() as connection:
-        return [dict(row) for row in connection.execute(select(PART).order_by(PART.c.month, PART.c.part_id)).mappings()]
+        plain = [column for column in PART.c if column.name != "location"]
+        return [dict(row) for row in connection.execute(select(*plain, located()).order_by(PART.c.month, PART.c.part_id)).mappings()]
+
+
+def keep_root(connection: Connection, location: str) -> None:
+    """The system's archive lies here from now on. Parts that were published here before are its own."""
+    rows.upsert(connection, SETTING, [{"name": ROOT, "value": location}])
+    connection.execute(update(PART).where(PART.c.location == location).values(location=""))
+
+
+def root(engine: Engine) -> str:
+    """Where the system's archive lies; "" where no system has been started with this database."""
+    with engine.connect() as connection:
+        return connection.execute(select(SETTING.c.value).where(SETTING.c.name == ROOT)).scalar() or ""
 
 
 def part_of(engine: Engine, carriers: Sequence[str]) -> dict[str, str]:

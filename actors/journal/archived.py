@@ -16,14 +16,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from actors.journal import rows
 from actors.journal.pages import Rows, subset
-from actors.journal.tables import ArchivedCustody, ArchivePart
+from actors.journal.tables import ArchivedCustody, ArchivePart, Setting
 from actors.rules.readings import ACCEPTED, COLUMNS, NO_SEQUENCE, Batch
 
-PART, CUSTODY = rows.table_of(ArchivePart), rows.table_of(ArchivedCustody)
+PART, CUSTODY, SETTING = rows.table_of(ArchivePart), rows.table_of(ArchivedCustody), rows.table_of(Setting)
+ROOT = "archive"
+"""Name of the row of `setting` that says where the system's archive lies. Its parts have no location of their own, so that it may move."""
 
 OPEN_FILES = 32
 """So many parts keep their footers read."""
@@ -34,6 +36,12 @@ LOOSE = "loose"
 
 MOST_US = 1 << 62
 _PLACE = ("sensed_at", "boot", "sequence", "journal_sequence", "journal_row")
+
+
+def located() -> Any:
+    """The column of the folder or URL below which a part's files lie."""
+    root = select(SETTING.c.value).where(SETTING.c.name == ROOT).scalar_subquery()
+    return func.coalesce(func.nullif(PART.c.location, ""), root, "").label("location")
 
 
 def system_of(location: str) -> tuple[Any, str]:
@@ -98,7 +106,7 @@ def _places(connection: Connection, shard: int, tags: Sequence[int], from_us: in
     """Where the archived custodies of some tags lie that meet a time."""
     for some in rows.chunks(sorted(set(tags))):
         query = (
-            select(*(CUSTODY.c[name] for name in _PLACED), PART.c.location, PART.c.files)
+            select(*(CUSTODY.c[name] for name in _PLACED), located(), PART.c.files)
             .join(PART, PART.c.part_id == CUSTODY.c.part_id)
             .where((CUSTODY.c.shard == shard) & CUSTODY.c.local_index.in_(list(some)) & (CUSTODY.c.readings > 0))
             .where((CUSTODY.c.from_us < until_us) & (CUSTODY.c.until_us > from_us))

@@ -17,7 +17,7 @@ class ArchivePart(Row, table=True):
     """One file of the same name in each dataset of the archive: whole journeys that closed in one month. Parts never change."""
 
     part_id: str = Field(primary_key=True)
-    location: str  # folder or URL of the archive
+    location: str  # folder or URL of the archive; "": the system's own (Setting "archive"), which may move
     month: str  # "2026-01"
     made_us: int = Field(default=0, sa_type=BigInteger)
     carriers: int = 0

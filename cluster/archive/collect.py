@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Engine
 
-from actors.journal import archive, archived, history, pages
+from actors.journal import archive, history, pages
 from actors.journal.archive import Journey
 from actors.journal.pages import Rows
-from actors.rules import mkt, quality, readings
+from actors.rules import mkt, readings
 from actors.rules.plan import Plan
 from actors.rules.quality import QualitySettings
 from actors.rules.readings import CODE, FAIL, FOREVER_US, Batch
-from cluster.archive import layout, writer
+from cluster.archive import beside, layout, writer
 from cluster.archive.writer import PartWriter
 from cluster.replay.journeys import rules_of
 from cluster.replay.judge import DEFAULT_GAP_US
@@ -44,6 +44,10 @@ class _Ride:
     rows: Rows
     received_us: Any
     settings: QualitySettings | None
+    beside: Rows
+    """The readings outside of it that its flags look at; see beside.py."""
+    beside_us: Any
+    """When these were received."""
 
     @property
     def until_us(self) -> int:
@@ -74,16 +78,20 @@ def _rides(engine: Engine, journeys: Sequence[Journey]) -> dict[str, list[_Ride]
         tags = sorted({int(tag["local_index"]) for _, tag in standing})
         low = min((int(custody["from_us"]) for custody, _ in standing), default=0)
         high = max((FOREVER_US if custody["until_us"] is None else int(custody["until_us"]) for custody, _ in standing), default=0)
-        _, rows = history.read_rows(engine, shard, tags, low, high)
+        margin_us = beside.margin_us(journeys)
+        _, rows = history.read_rows(engine, shard, tags, low - margin_us, high + margin_us)
         rows = pages.by_tag(rows) if len(rows) else rows
-        received = archive.received_us(engine, shard, np.unique(rows.journal).tolist())
-        of_old = _archived_times(engine, shard, tags, rows, received)
+        received_us = beside.received(engine, shard, tags, rows)
         for journey, held, device in asked:
-            which = _span(rows, int(device["local_index"]), held)
-            mine = pages.subset(rows, which)
-            times = np.array([received.get(one, of_old.get(one, 0)) for one in mine.journal.tolist()], np.int64)
-            settings = quality_in_force(journey, held, int(times.max(initial=0)))
-            found.setdefault(journey.carrier, []).append(_Ride(held, device, mine, times, settings))
+            local_index = int(device["local_index"])
+            which = _span(rows, local_index, held)
+            mine, times = pages.subset(rows, which), received_us[which]
+            rules = beside.in_force(journey, held, int(times.max(initial=0)))
+            near = pages.subset(rows, slice(*np.searchsorted(rows.batch.tag, [local_index, local_index + 1]).tolist()))
+            others, others_us = pages.subset(near, slice(0, 0)), times[:0]
+            if len(mine):
+                others, others_us = beside.of_custody(engine, shard, local_index, held, rules, near)
+            found.setdefault(journey.carrier, []).append(_Ride(held, device, mine, times, rules.settings, others, others_us))
     return found
 
 
@@ -97,28 +105,6 @@ def _span(rows: Rows, local_index: int, custody: Mapping[str, Any]) -> slice:
     return slice(start + low, start + high)
 
 
-def _archived_times(engine: Engine, shard: int, tags: Sequence[int], rows: Rows, received: Mapping[int, int]) -> dict[int, int]:
-    """When entries were received that the journal has given up: as the archive keeps it."""
-    missing = {one for one in np.unique(rows.journal).tolist() if one not in received} if len(rows) else set()
-    if not missing:
-        return {}
-    with engine.connect() as connection:
-        return {number: at for number, at in archived.received_of_tags(connection, shard, tags) if number in missing}
-
-
-def quality_in_force(journey: Journey, custody: Mapping[str, Any], newest_received_us: int) -> QualitySettings | None:
-    """The quality settings that a closed custody was last judged by: later ones of its tag leave it as it is."""
-    judged_us = max(int(custody["ended_us"] or 0), int(custody["assigned_us"]), newest_received_us)
-    for said in journey.custody_revisions:
-        if said["custody_id"] == custody["custody_id"]:
-            judged_us = max(judged_us, int(said["at_us"]))
-    held = None
-    for event in journey.tag_events:
-        if event["tag_id"] == custody["tag_id"] and int(event["recorded_us"]) <= judged_us:
-            held = event["body"].get("quality")
-    return None if held is None else QualitySettings.from_data(held)
-
-
 def _put(journey: Journey, rides: list[_Ride], out: PartWriter, commands: list[dict[str, Any]]) -> Placed:
     carrier = journey.carrier
     plan = Plan.from_data(journey.plan)
@@ -128,27 +114,20 @@ def _put(journey: Journey, rides: list[_Ride], out: PartWriter, commands: list[d
     custodies = []
     for ride in rides:
         batch = readings.subset(ride.rows.batch, slice(0, len(ride.rows)))
-        flags = (
-            quality.flags(ride.settings, batch.codes, batch.sensed_us, batch.values) if ride.settings is not None and len(batch) else None
-        )
+        flags = beside.flags(ride.rows, ride.beside, ride.settings, int(ride.custody["from_us"]))
         shard, local_index = int(ride.tag["shard"]), int(ride.tag["local_index"])
         first = out.readings
         custody = ride.custody
+        whose = (carrier, custody["tag_id"], custody["custody_id"])
         if len(batch):
+            out.add("readings", writer.readings_table(*whose, batch, flags, ride.received_us, shard, ride.rows.journal, ride.rows.row))
+        if len(ride.beside):
             out.add(
-                "readings",
+                "neighbours",
                 writer.readings_table(
-                    carrier,
-                    custody["tag_id"],
-                    custody["custody_id"],
-                    batch,
-                    flags,
-                    ride.received_us,
-                    shard,
-                    ride.rows.journal,
-                    ride.rows.row,
-                ),
-            )
+                    *whose, ride.beside.batch, None, ride.beside_us, shard, ride.beside.journal, ride.beside.row
+                ).select(layout.NEIGHBOURS.names),
+            )  # fmt: skip
         if not custody["retracted"]:
             placed.custodies.append((custody["custody_id"], shard, local_index, int(custody["from_us"]), ride.until_us, first, len(batch)))
         history_rows = sorted(

@@ -216,8 +216,12 @@ COMMANDS = pa.schema(
 LOOSE = pa.schema([field for field in READINGS if field.name not in ("carrier", "custody_id", *FLAG_COLUMNS)])
 """Readings that were on no archived journey when the journal gave them up (retain.py); sorted by tag and (sensed_at, boot, sequence)."""
 
+NEIGHBOURS = pa.schema([field for field in READINGS if field.name not in FLAG_COLUMNS])
+"""Readings outside of a custody that the flags inside it look at; sorted as READINGS. Of tags with quality settings only."""
+
 DATASETS: dict[str, pa.Schema] = {
     "readings": READINGS,
+    "neighbours": NEIGHBOURS,
     "shipments": SHIPMENTS,
     "custodies": CUSTODIES,
     "exposures": EXPOSURES,
@@ -241,7 +245,7 @@ def encodings(dataset: str) -> dict[str, Any]:
 
     lz4, for it unpacks faster than the rules judge (70 M readings/s a core with three values; zstd 30 M and 2 bytes of 19 less).
     """
-    if dataset not in ("readings", "loose"):
+    if dataset not in ("readings", "neighbours", "loose"):
         return {"compression": "zstd"}
     delta = ("custody_id", "sensed_at", "received_at", "boot", "sequence", "journal_sequence", "journal_row")
     held = DATASETS[dataset].names

@@ -88,6 +88,14 @@ class Rows:
             yield self._table.slice(low - begin, size)
             low += size
 
+    def spans(self, column: str) -> list[tuple[int, int, int, int]]:
+        """(first row, row after the last, least value, greatest value) of each row group, by the file's own statistics."""
+        held = self._parquet.metadata
+        index = self._parquet.schema_arrow.names.index(column)
+        counted = [held.row_group(at).column(index).statistics for at in range(held.num_row_groups)]
+        start = [0, *self._end.tolist()]
+        return [(start[at], start[at + 1], int(one.min), int(one.max)) for at, one in enumerate(counted)]
+
     def _read(self, group: int) -> pa.Table:
         held = self._parquet.metadata.row_group(group)
         wanted = [name for name, at in self._columns.items() if not _is_empty(held.column(at))]

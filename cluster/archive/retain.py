@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from actors.journal import archive, pages, segments
 from actors.journal.pages import Rows
@@ -33,8 +33,9 @@ from cluster.archive.run import Account, scan
 from cluster.archive.writer import PartWriter, write_manifest
 
 TIMEOUT_S = 300.0
-AT_ONCE = 2_000_000
-"""So many readings are looked at together."""
+AT_ONCE = 1_000_000
+"""So many readings are looked at together, and what of them is loose is a part of its own: memory is bounded by it, not by history."""
+KEYS = ("journal_shard", "journal_sequence", "journal_row")
 
 
 @dataclass(slots=True)
@@ -47,34 +48,26 @@ class Retained:
     held_back: str = ""  # why nothing more
 
 
-@dataclass(slots=True)
-class _Loose:
-    """Readings on no archived journey, with when they were received."""
-
-    rows: list[Rows] = field(default_factory=list)
-    received_us: dict[int, int] = field(default_factory=dict)
-
-
 def retain(store: Store, place: Place, received_before_us: int, now_us: Callable[[], int]) -> list[Retained]:
     """Have every shard's journal give up what was received before a time. Safe beside a running system and an archive run."""
-    checked: set[str] = set()
-    found = [_retain_shard(store, place, shard, received_before_us, now_us, checked) for shard in archive.shards(store.engine)]
+    known = _Archived(store)
+    found = [_retain_shard(store, place, shard, received_before_us, now_us, known) for shard in archive.shards(store.engine)]
     write_manifest(place, archive.parts(store.engine))
     return found
 
 
-def _retain_shard(
-    store: Store, place: Place, shard: int, received_before_us: int, now_us: Callable[[], int], checked: set[str]
-) -> Retained:
+def _retain_shard(store: Store, place: Place, shard: int, received_before_us: int, now_us: Callable[[], int], known: _Archived) -> Retained:
     _, dropped = archive.retained(store.engine, shard)
     # What came late for an archived journey must be known before it leaves the journal: nobody would look for it in `loose`.
     upto = min(archive.droppable(store.engine, shard), scan(store, shard, Account()))
     if upto <= dropped:
         return Retained(shard, dropped, 0, "recovery needs the rest: it lies after the older snapshot, or is not sorted yet")
-    last, loose = _look(store, shard, dropped, upto, received_before_us, checked)
+    last, count = dropped, 0
+    for seen, rows, received_us in _old(store, shard, dropped, upto, received_before_us):
+        last = seen
+        count += _put_loose(store, place, shard, known.lacks(shard, rows), received_us, now_us)
     if last <= dropped:
         return Retained(shard, dropped, 0, "the rest was received later than that")
-    count = _put_loose(store, place, shard, loose, now_us)
     before = archive.segment_numbers(store.engine, shard)
     gone = store.write(archive.drop, shard, last, now_us()).result(TIMEOUT_S)
     for number in sorted(set(before) - set(archive.segment_numbers(store.engine, shard))):
@@ -83,12 +76,11 @@ def _retain_shard(
     return Retained(shard, max(gone, dropped), count, "" if gone > dropped else "what could go is part of a segment that cannot")
 
 
-def _look(store: Store, shard: int, after: int, upto: int, received_before_us: int, checked: set[str]) -> tuple[int, _Loose]:
-    """The last entry that is old enough, and what of the entries up to it the archive lacks."""
-    loose = _Loose()
-    known = _Archived(store, shard, checked)
+def _old(store: Store, shard: int, after: int, upto: int, received_before_us: int) -> Iterator[tuple[int, list[Rows], dict[int, int]]]:
+    """The entries that are old enough, some at once: (the last of them, their readings, when each was received)."""
     last, count = after, 0
     waiting: list[Rows] = []
+    received_us: dict[int, int] = {}
     for entry in segments.entries(store.engine, shard, after):
         if entry.sequence > upto or entry.received_us >= received_before_us:
             break
@@ -96,47 +88,55 @@ def _look(store: Store, shard: int, after: int, upto: int, received_before_us: i
         if entry.kind != "readings":
             continue
         decoded = codec.decode(entry.blob)
-        rows = pages.of_entry(decoded.batch, entry.sequence, decoded.status)
-        waiting.append(rows)
-        loose.received_us[entry.sequence] = entry.received_us
-        count += len(rows)
+        waiting.append(pages.of_entry(decoded.batch, entry.sequence, decoded.status))
+        received_us[entry.sequence] = entry.received_us
+        count += len(waiting[-1])
         if count >= AT_ONCE:
-            loose.rows += known.lacks(waiting)
-            waiting, count = [], 0
-    loose.rows += known.lacks(waiting)
-    return last, loose
+            yield last, waiting, received_us
+            waiting, received_us, count = [], {}, 0
+    if last > after:
+        yield last, waiting, received_us
 
 
 class _Archived:
-    """Which readings of a shard the archive has, by entry and row. checked: files that are known to be what was published."""
+    """Which readings the archive has, by entry and row. Of its files only the row groups are read that may have such entries."""
 
-    def __init__(self, store: Store, shard: int, checked: set[str]) -> None:
-        self.parts = [Part.of(row) for row in archive.parts(store.engine)]
-        self.shard, self.checked = shard, checked
+    def __init__(self, store: Store) -> None:
+        self._parts = [Part.of(row) for row in archive.parts(store.engine)]
+        self._spans: dict[str, list[tuple[int, int, int, int]]] = {}
+        self._checked: set[str] = set()
 
-    def lacks(self, waiting: list[Rows]) -> Iterator[Rows]:
-        """Of some entries' readings (accepted ones) those that are not in the archive."""
+    def lacks(self, shard: int, waiting: list[Rows]) -> Rows | None:
+        """Of some entries' readings (accepted ones) those that are not in the archive; None where there is none."""
         if not waiting:
-            return
+            return None
         rows = pages.concatenate(waiting)
         low, high = int(rows.journal.min(initial=0)), int(rows.journal.max(initial=0))
-        known = [self._keys(part, low, high) for part in self.parts]
+        known = [self._keys(part, shard, low, high) for part in self._parts]
         mine = _key(rows.journal, rows.row)
         missing = ~np.isin(mine, np.concatenate([np.zeros(0, np.int64), *known])) & (rows.status == ACCEPTED)
-        if missing.any():
-            yield pages.subset(rows, np.flatnonzero(missing))
+        return pages.subset(rows, np.flatnonzero(missing)) if missing.any() else None
 
-    def _keys(self, part: Part, low: int, high: int) -> npt.NDArray[np.int64]:
+    def _keys(self, part: Part, shard: int, low: int, high: int) -> npt.NDArray[np.int64]:
         dataset = "readings" if "readings" in part.files else "loose"
-        table = part.table(dataset, ["journal_shard", "journal_sequence", "journal_row"])
-        between = pc.and_(pc.greater_equal(table.column("journal_sequence"), low), pc.less_equal(table.column("journal_sequence"), high))
-        table = table.filter(pc.and_(between, pc.equal(table.column("journal_shard"), self.shard)))
-        if table.num_rows and part.part_id not in self.checked:
+        if part.part_id not in self._spans:
+            with reader.Rows(part, dataset, KEYS) as rows:
+                self._spans[part.part_id] = rows.spans("journal_sequence")
+        wanted = [(first, last) for first, last, least, most in self._spans[part.part_id] if least <= high and most >= low]
+        found = [np.zeros(0, np.int64)]
+        if wanted:
+            with reader.Rows(part, dataset, KEYS) as rows:
+                for table in chain.from_iterable(rows.between(*one) for one in wanted):
+                    journal = reader.integers(table.column("journal_sequence"))
+                    mine = (journal >= low) & (journal <= high) & (reader.integers(table.column("journal_shard")) == shard)
+                    found.append(_key(journal, reader.integers(table.column("journal_row")))[mine])
+        keys = np.concatenate(found)
+        if len(keys) and part.part_id not in self._checked:
             why = check.check_file(Place.of(part.location), part.files[dataset])
             if why:
                 raise FailedPrecondition(f"{why}: nothing is dropped for it", field="file", value=part.files[dataset]["name"])
-            self.checked.add(part.part_id)
-        return _key(reader.integers(table.column("journal_sequence")), reader.integers(table.column("journal_row")))
+            self._checked.add(part.part_id)
+        return keys
 
 
 def _key(journal: Any, row: Any) -> npt.NDArray[np.int64]:
@@ -144,16 +144,16 @@ def _key(journal: Any, row: Any) -> npt.NDArray[np.int64]:
     return np.asarray(journal, np.int64) << 24 | np.asarray(row, np.int64)
 
 
-def _put_loose(store: Store, place: Place, shard: int, loose: _Loose, now_us: Callable[[], int]) -> int:
+def _put_loose(store: Store, place: Place, shard: int, loose: Rows | None, received_us: dict[int, int], now_us: Callable[[], int]) -> int:
     """Publish loose readings as a part of their own; how many."""
-    if not loose.rows:
+    if loose is None:
         return 0
-    rows = pages.by_tag(pages.concatenate(loose.rows))
+    rows = pages.by_tag(loose)
     now = now_us()
     out = PartWriter(place, layout.month_of(now), f"loose-{shard:04d}-{time.time_ns():x}", datasets=("loose",))
     try:
         names = archive.tag_ids(store.engine, shard)
-        table = _table(rows, shard, names, loose.received_us)
+        table = _table(rows, shard, names, received_us)
         out.add("loose", table)
         part = out.close(now, f"waybill {version('waybill')}")
     except BaseException:

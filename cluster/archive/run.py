@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from actors.journal.store import Store
 from actors.journal.tables import ArchivedCarrier, ArchivedCustody, ArchivePart
 from actors.rules import codec
 from actors.rules.errors import FailedPrecondition
+from actors.rules.readings import Batch
 from cluster.archive import layout
 from cluster.archive.collect import Placed, collect, commands_of
 from cluster.archive.filesystem import Place
@@ -147,6 +149,32 @@ def _custody(row: tuple[int, int, int, int, int, int, int], placed: Placed, part
     )  # fmt: skip
 
 
+class _Ridden:
+    """The archived custodies of a shard, found by tag and time. Custodies of one tag do not overlap."""
+
+    def __init__(self, places: Sequence[Any]) -> None:
+        self._rows = sorted(places, key=lambda one: (one.local_index, one.from_us))
+        self._tag, self._from_us, self._until_us = (
+            np.array([getattr(one, name) for one in self._rows], np.int64) for name in ("local_index", "from_us", "until_us")
+        )
+
+    def met(self, batch: Batch) -> set[str]:
+        """The carriers on whose custodies some of these readings are."""
+        order = np.argsort(batch.tag, kind="stable")
+        sensed_us = batch.sensed_us[order]
+        tags, starts = np.unique(batch.tag[order], return_index=True)
+        found: set[str] = set()
+        for tag, start, end in zip(tags.tolist(), starts.tolist(), [*starts.tolist()[1:], len(order)], strict=False):
+            mine = sensed_us[start:end]
+            low, high = np.searchsorted(self._tag, [tag, tag + 1]).tolist()
+            if low == high:
+                continue
+            at = low + np.searchsorted(self._from_us[low:high], mine, side="right") - 1
+            inside = (at >= low) & (mine < self._until_us[at])
+            found |= {self._rows[one].carrier for one in np.unique(at[inside]).tolist()}
+        return found
+
+
 def scan(store: Store, shard: int, account: Account) -> int:
     """Look through what a shard's journal got since the last time for readings of journeys that are in the archive: they are stale then."""
     scanned, _ = archive.retained(store.engine, shard)
@@ -154,21 +182,13 @@ def scan(store: Store, shard: int, account: Account) -> int:
     places = archive.custody_places(store.engine, shard)
     if not places:
         return head
-    tags = np.array([one.local_index for one in places], np.int64)
-    order = np.argsort(tags, kind="stable")
-    tags = tags[order]
+    archived = _Ridden(places)
     stale: set[str] = set()
     try:
         for entry in segments.entries(store.engine, shard, scanned):
             scanned = entry.sequence
-            if entry.kind != "readings" or not len(tags):
-                continue
-            batch = codec.decode(entry.blob).batch
-            for tag in np.unique(batch.tag[np.isin(batch.tag, tags)]).tolist():
-                sensed = batch.sensed_us[batch.tag == tag]
-                for at in order[slice(*np.searchsorted(tags, [tag, tag + 1]).tolist())].tolist():
-                    if ((sensed >= places[at].from_us) & (sensed < places[at].until_us)).any():
-                        stale.add(places[at].carrier)
+            if entry.kind == "readings":
+                stale |= archived.met(codec.decode(entry.blob).batch)
     except DamagedJournal as damage:
         log.error("%s: looked through up to entry %d of shard %d only", damage, scanned, shard)
     store.write(archive.note_scanned, shard, scanned, sorted(stale)).result(TIMEOUT_S)

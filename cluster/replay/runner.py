@@ -66,7 +66,7 @@ class Replays:
                 raise FailedPrecondition("nothing is archived that this concerns: run `waybill archive run`", field="months", value="")
             now = jobs.now_us()
             row = Replay(
-                replay_id=replay_id, kind=request.kind, location=self.place.sub(f"replays/{replay_id}").location, parameters=parameters,
+                replay_id=replay_id, kind=request.kind, location=self._result(replay_id).location, parameters=parameters,
                 parts=len(parts), created_by=actor, created_us=now, updated_us=now,
             )  # fmt: skip
             self._note(replay_id, row.model_dump())
@@ -88,10 +88,14 @@ class Replays:
             raise NotFound("no such replay", field="replay_id", value=replay_id)
         if row["state"] != result.SUCCEEDED:
             raise FailedPrecondition(f"the replay is {row['state']}: it has no result", field="replay_id", value=replay_id)
-        _, table, _ = result.read(Place.of(row["location"]))
+        _, table, _ = result.read(self._result(replay_id))
         if shipment_id:
             table = table.filter(pa.array(np.array(table.column("shipment_id").to_pylist()) == shipment_id))
         return records(table.slice(after, limit))
+
+    def _result(self, replay_id: str) -> Place:
+        """Where a replay's result lies: below the archive, wherever that is today."""
+        return self.place.sub(f"replays/{replay_id}")
 
     def _go(self, row: Mapping[str, Any]) -> None:
         ended = self.cancelled.setdefault(row["replay_id"], threading.Event())
@@ -105,7 +109,7 @@ class Replays:
         asked = row["parameters"]
         request = Request(asked["kind"], tuple(asked["shipment_ids"]), tuple(asked["months"]), asked["rules"])
         try:
-            place = Place.of(row["location"])
+            place = self._result(replay_id)
             made = jobs.run(replay_id, request, self._parts(request), place, progress=self._progress(replay_id), cancelled=ended.is_set)
             self._note(replay_id, {"state": result.SUCCEEDED, "counts": made.counts, "summary": made.summary, "finished_us": jobs.now_us()})
         except Cancelled:

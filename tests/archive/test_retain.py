@@ -110,6 +110,38 @@ def test_a_late_reading_after_that_is_judged_with_the_archived_ones_and_archived
             assert all(row["received_at"] >= START for row in times), "of archived readings it is known from the archive"
 
 
+def test_an_archive_that_was_moved_is_found_where_the_setting_says(shard: Shard, place: Place, tmp_path: Path) -> None:
+    """As `waybill up` notes the setting: at the old place, and after the folder was moved or came back from a backup elsewhere."""
+    closed_journey(shard)
+    before = whole_history(shard)
+    archived(shard, place)  # before this version: its location is in the manifest
+    shard.store.write(manifest.keep_root, place.location).result(20)
+    retain.retain(shard.store, place, FOREVER_US, lambda: LATER)
+    moved = Path(place.location).rename(tmp_path / "elsewhere")
+    with pytest.raises(FileNotFoundError):
+        [Part.of(part).table("readings") for part in manifest.parts(shard.store.engine) if part["carriers"]]
+    shard.store.write(manifest.keep_root, str(moved)).result(20)
+    assert {part["location"] for part in manifest.parts(shard.store.engine)} == {str(moved)}
+    assert whole_history(shard) == before
+    assert check.verify(manifest.parts(shard.store.engine))[0] == []
+    shard.ingest({"A": (5, 5.0)})
+    assert archived(shard, Place.of(moved)).again == 1
+    assert check.verify(manifest.parts(shard.store.engine))[0] == []
+
+
+def test_however_little_is_looked_at_together_the_same_is_given_up(shard: Shard, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed_journey(shard)
+    archived(shard, place)
+    before = whole_history(shard)
+    monkeypatch.setattr(retain, "AT_ONCE", 5)
+    (kept,) = retain.retain(shard.store, place, FOREVER_US, lambda: LATER)
+    assert (kept.upto, kept.loose) == (15, 18)
+    loose = [part for part in manifest.parts(shard.store.engine) if not part["carriers"]]
+    assert len(loose) > 3
+    assert max(part["readings"] for part in loose) < 8, "a part of its own for each round"
+    assert whole_history(shard) == before
+
+
 def test_without_an_archive_everything_goes_into_the_dataset_of_loose_readings(shard: Shard, place: Place) -> None:
     closed_journey(shard)
     before = whole_history(shard)
