@@ -31,6 +31,8 @@ ROWS_A_WORD = 4
 TWO_BACK = 1 << 15
 LONGEST = np.iinfo(np.uint16).max
 """Words of a record at most."""
+PACKED_AT_ONCE = 4_096
+"""Room is made for the longest records of so many slots: of a batch of all tags that would be several times what they take."""
 
 WASTE = 1 << 15
 """Words that may lie idle, besides an eighth of those in use, before the records are moved together."""
@@ -143,8 +145,8 @@ class Shapes:
         return Rows(tracks, first, count, visits, visit_first, visit_count)
 
 
-def longest(tracks: int, visits: int) -> int:
-    """Words of a record of so many rows at most."""
+def longest(tracks: Any, visits: Any) -> Any:
+    """Words of a record of so many rows at most; numbers or arrays of them."""
     return -(-(tracks + visits) // ROWS_A_WORD) + tracks * TRACK_WORDS + visits * VISIT_WORDS
 
 
@@ -180,18 +182,18 @@ class Records:
 
     def write(self, slots: I4, from_us: I8, rows: Rows) -> None:
         """Keep the rows of some slots, each slot once. from_us: the start of each one's custody."""
-        if not len(slots):
-            return
         self._room_for(slots)
-        masks = -(-(rows.lengths.astype(np.int64) + rows.visit_lengths) // ROWS_A_WORD)
-        most = int(masks.sum()) + len(rows.tracks) * TRACK_WORDS + len(rows.visits) * VISIT_WORDS
-        self.words = grown(self.words, int(self.state[0]) + most)
-        _pack(
-            frozen(slots), frozen(from_us), rows.tracks.view(np.int64), frozen(rows.first), frozen(rows.lengths),
-            rows.visits.view(np.int64), frozen(rows.visit_first), frozen(rows.visit_lengths),
-            self.words, self.offset, self.room, self.state, _FRESH_TRACK, _FRESH_VISIT, np.empty(most, np.int64),
-        )  # fmt: skip
-        self._tidy_if_due()
+        for at in range(0, len(slots), PACKED_AT_ONCE):
+            some = slice(at, at + PACKED_AT_ONCE)
+            tracks, visits = rows.lengths[some], rows.visit_lengths[some]
+            words = longest(tracks, visits)
+            self.words = grown(self.words, int(self.state[0]) + int(words.sum(dtype=np.int64)))
+            _pack(
+                frozen(slots[some]), frozen(from_us[some]), rows.tracks.view(np.int64), frozen(rows.first[some]), frozen(tracks),
+                rows.visits.view(np.int64), frozen(rows.visit_first[some]), frozen(visits),
+                self.words, self.offset, self.room, self.state, _FRESH_TRACK, _FRESH_VISIT, np.empty(int(words.max()), np.int64),
+            )  # fmt: skip
+            self._tidy_if_due()
 
     def copy(self, slots: I4) -> Records:
         """The records of some slots, under their positions among these."""
