@@ -129,12 +129,12 @@ def run(
 ) -> Result:  # fmt: skip
     """Replay parts of an archive with the Ray that this process is connected to. Raises Cancelled.
 
-    progress: told (parts done, parts in all, counts so far). A request that breaks a rule raises InvalidArgument before anything starts.
+    progress: told (parts done, parts in all, counts so far). A request that breaks a rule, or changes what no shipment has, raises
+    InvalidArgument before anything starts.
     One that concerns no archived shipment, or goes where the answer to another one lies, raises FailedPrecondition; a shipment that is
     asked for and not there NotFound: that nothing differs is never said of nothing.
     """
-    if request.kind == result.WHAT_IF:
-        whatif.read(request.rules)
+    asked_rules = whatif.read(request.rules) if request.kind == result.WHAT_IF else None
     mine = chosen(parts, request)
     if not mine:
         raise FailedPrecondition("nothing is archived that this concerns", field="months", value=", ".join(request.months))
@@ -146,6 +146,8 @@ def run(
         raise FailedPrecondition("holds the answer to another question: take another folder", field="folder", value=place.location)
     if there:
         return there
+    if asked_rules is not None:
+        whatif.must_be_there(asked_rules, map(Part.of, mine), frozenset(request.shipment_ids) or None)
     place.put(ASKED, json.dumps(asked).encode())
     counts: dict[str, int] = {"parts": 0, "shipments": 0, "custodies": 0, "readings": 0, "differences": 0}
     started = time.perf_counter()

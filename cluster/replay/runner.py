@@ -23,7 +23,7 @@ from actors.journal.store import Store, open_store
 from actors.journal.tables import Replay
 from actors.rules.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from cluster.archive.filesystem import Place
-from cluster.archive.reader import records
+from cluster.archive.reader import Part, records
 from cluster.replay import jobs, result, whatif
 from cluster.replay.jobs import Cancelled, Request
 
@@ -49,8 +49,9 @@ class Replays:
     def start(self, replay_id: str, parameters: dict[str, Any], actor: str) -> None:
         """Start a replay; again with the same question it changes nothing. Raises InvalidArgument, AlreadyExists, FailedPrecondition."""
         request = Request(parameters["kind"], tuple(parameters["shipment_ids"]), tuple(parameters["months"]), parameters["rules"])
-        if request.kind == result.WHAT_IF:
-            whatif.read(request.rules)
+        asked = whatif.read(request.rules) if request.kind == result.WHAT_IF else None
+        if asked is not None:
+            whatif.must_be_there(asked, map(Part.of, jobs.chosen(self._parts(request), request)), frozenset(request.shipment_ids) or None)
         elif request.rules:
             raise InvalidArgument("only a what-if has other rules", field="rules_json", value=json.dumps(request.rules))
         with self.lock:

@@ -6,15 +6,20 @@
      "geofences": {"depot": {"kind": "circle", "geometry": {...}, "confirm": 2}, "yard": null},   changed, added to all, or gone
      "quality":   {"tag-7": {settings}, "*": null}}                                    by tag id ("*": all others); null: none
 
-Profiles, limits, geofences and settings are spelt as the archive's `rules` and `quality` columns spell them.
+Profiles, limits, geofences and settings are spelt as the archive's `rules` and `quality` columns spell them. What is changed or taken away
+must be there: a name that no replayed shipment knows is an error, not an answer that nothing would be otherwise.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from actors.rules import profiles, quality, windows
 from actors.rules.errors import InvalidArgument
@@ -24,6 +29,8 @@ from actors.rules.profiles import Limit, Profile
 from actors.rules.quality import QualitySettings
 from actors.rules.readings import FOREVER_US
 from actors.rules.windows import LimitWindow
+from cluster.archive.reader import Part
+from cluster.replay.journeys import plan_of
 
 ANY = "*"
 _KNOWN = ("profiles", "limits", "max_gap_us", "ignore_us", "geofences", "quality")
@@ -43,7 +50,7 @@ class OtherRules:
     def plan(self, shipment_id: str, recorded: Plan) -> Plan:
         """The plan that is asked about, for a shipment's recorded one. Raises InvalidArgument where a changed limit breaks a rule."""
         del shipment_id
-        made = self._profiles(recorded)
+        made = self.with_profiles(recorded)
         if self.limits or self.max_gap_us is not None:
             made = dataclasses.replace(made, limits=self._limits(made))
         if self.ignore_us is not None:
@@ -58,7 +65,8 @@ class OtherRules:
         """The quality settings that are asked about."""
         return self.quality[tag_id] if tag_id in self.quality else self.quality.get(ANY, recorded)
 
-    def _profiles(self, recorded: Plan) -> Plan:
+    def with_profiles(self, recorded: Plan) -> Plan:
+        """A recorded plan with the other profiles in the place of its own."""
         if not self.profiles:
             return recorded
         versions: list[tuple[int, Profile]] = []
@@ -116,7 +124,7 @@ def read(data: Mapping[str, Any]) -> OtherRules:
         raise InvalidArgument(f"must be one of {', '.join(_KNOWN)}", field=unknown[0], value=data[unknown[0]])
     if not data:
         raise InvalidArgument(f"must change something: {', '.join(_KNOWN)}", field="rules", value="{}")
-    return OtherRules(
+    made = OtherRules(
         profiles={name: _profile(name, body) for name, body in _section(data, "profiles").items()},
         limits={limit_id: _limit_change(limit_id, body) for limit_id, body in _section(data, "limits").items()},
         max_gap_us=_duration(data, "max_gap_us", least=1),
@@ -124,6 +132,37 @@ def read(data: Mapping[str, Any]) -> OtherRules:
         fences={fence_id: _fence(fence_id, body) for fence_id, body in _section(data, "geofences").items()},
         quality={tag_id: _quality(tag_id, body) for tag_id, body in _section(data, "quality").items()},
     )
+    if made == OtherRules():
+        raise InvalidArgument(f"must change something: {', '.join(_KNOWN)}", field="rules", value=json.dumps(data))
+    return made
+
+
+def must_be_there(asked: OtherRules, parts: Iterable[Part], only: frozenset[str] | None = None) -> None:
+    """Raise InvalidArgument for a name of `asked` that no shipment of some parts (`only` these) knows. Reads until all are found."""
+    wanted = {("profiles", name) for name in asked.profiles} | {("limits", name) for name in asked.limits}
+    wanted |= {("geofences", name) for name, fence in asked.fences.items() if fence is None} | {("quality", name) for name in asked.quality}
+    wanted -= {("profiles", ANY), ("quality", ANY)}
+    known: set[tuple[str, str]] = set()
+    for part in parts:
+        if wanted <= known:
+            return
+        table = part.table("shipments", ["carrier", "shipment_id", "rules"])
+        if only is not None:
+            table = table.filter(pc.is_in(table.column("shipment_id"), pa.array(list(only), pa.string())))
+        for text in table.column("rules").unique().to_pylist():
+            plan = plan_of(text)
+            known |= {("profiles", one.profile_id) for one in plan.profiles} | {("geofences", one.fence_id) for one in plan.fences}
+            known |= {("limits", name) for name in asked.with_profiles(plan).limits}
+        if asked.quality:
+            rides = part.table("custodies", ["carrier", "tag_id"])
+            mine = rides.filter(pc.is_in(rides.column("carrier"), table.column("carrier").combine_chunks()))
+            known |= {("quality", name) for name in mine.column("tag_id").unique().to_pylist()}
+    if not known:
+        return  # there is no shipment: who asked is told that
+    for section, name in sorted(wanted - known):
+        there = sorted(other for kind, other in known if kind == section)
+        told = ", ".join(there[:10]) + (f" and {len(there) - 10} more" if len(there) > 10 else "")
+        raise InvalidArgument(f"no shipment that is replayed knows it; they know {told or 'none'}", field=f"{section}.{name}", value=name)
 
 
 def _section(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -143,7 +182,7 @@ def _duration(data: Mapping[str, Any], name: str, least: int) -> int | None:
 def _profile(name: str, body: Any) -> Profile:
     at = f"profiles.{name}"
     try:
-        made = Profile.from_data({"profile_id": name, "version": 0, "name": name, **body})
+        made = Profile.from_data({"profile_id": name, "version": 1, "name": name, **body})
     except (TypeError, KeyError, AttributeError) as wrong:
         raise InvalidArgument(f"not a profile: {wrong}", field=at, value=body) from None
     try:
@@ -157,8 +196,8 @@ def _limit_change(limit_id: str, body: Any) -> Mapping[str, Any] | None:
     if body is None:
         return None
     fields = {one.name for one in dataclasses.fields(Limit)} - {"limit_id", "stages"}
-    if not isinstance(body, Mapping) or set(body) - fields:
-        raise InvalidArgument(f"must be null or an object of {', '.join(sorted(fields))}", field=f"limits.{limit_id}", value=body)
+    if not isinstance(body, Mapping) or not body or set(body) - fields:
+        raise InvalidArgument(f"must be null or an object of some of {', '.join(sorted(fields))}", field=f"limits.{limit_id}", value=body)
     return dict(body)
 
 

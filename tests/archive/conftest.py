@@ -12,20 +12,14 @@ from actors.journal.store import Store, open_store
 from cluster.archive import run as archive_run
 from cluster.archive.filesystem import Place
 from cluster.archive.run import Account
-from tests.acceptance.client import Client
+from tests.acceptance.conftest import client
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from cluster.boot import Running
 
-
-@pytest.fixture(scope="session")
-def client(waybill: Running) -> Iterator[Client]:
-    """A gRPC client."""
-    made = Client(waybill.target)
-    yield made
-    made.close()
+__all__ = ["client"]
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -129,6 +130,8 @@ def test_the_differences_of_a_thousand_shipments_are_those_of_the_reference(ray_
     [
         ({"limit": {}}, "limit"),
         ({}, "rules"),
+        ({"limits": {}, "ignore_us": None}, "rules"),
+        ({"limits": {"warm": {}}}, "limits.warm"),
         ({"limits": {"warm": {"treshold": 1.0}}}, "limits.warm"),
         ({"max_gap_us": 0}, "max_gap_us"),
         ({"geofences": {"a": {"kind": "circle", "geometry": {"center": [91, 0], "radius_m": 5}}}}, "geofences.a.geometry"),
@@ -140,6 +143,29 @@ def test_other_rules_that_break_a_rule_are_refused_by_name(rules: dict[str, Any]
     with pytest.raises(InvalidArgument) as refused:
         whatif.read(json.loads(json.dumps(rules)))
     assert refused.value.field.startswith(field)
+
+
+@pytest.mark.parametrize(
+    ("rules", "field", "known"),
+    [
+        ({"limits": {"wram": {"threshold": 9.0}, "warm": {"threshold": 9.0}}}, "limits.wram", "cold, warm"),
+        ({"limits": {"wram": None}}, "limits.wram", "cold, warm"),
+        ({"profiles": {"q": profile(60, TOTAL).to_data()}}, "profiles.q", "p"),
+        ({"profiles": {"*": profile(60, TOTAL).to_data()}, "limits": {"warm": None}}, "limits.warm", "total"),
+        ({"geofences": {"yard": None}}, "geofences.yard", "depot"),
+        ({"quality": {"tag-none": None}}, "quality.tag-none", "tag-of-s-0000, tag-of-s-0001, tag-of-s-0002"),
+    ],
+)
+def test_a_name_that_nothing_has_is_refused_before_anything_is_judged(
+    tmp_path: Path, rules: dict[str, Any], field: str, known: str
+) -> None:
+    journeys = [simulate(random.Random(number), number) for number in range(3)]
+    parts = write(Place.of(tmp_path / "archive"), journeys, profile(60, WARM, COLD), (FENCE,))
+    with pytest.raises(InvalidArgument) as refused:
+        jobs.run("r", Request(result.WHAT_IF, rules=rules), parts, Place.of(tmp_path / "r"))
+    assert (refused.value.field, refused.value.value) == (field, field.rpartition(".")[2])
+    assert refused.value.rule.endswith(f"they know {known}")
+    assert not (tmp_path / "r").exists()
 
 
 def test_a_profile_that_is_replaced_holds_where_the_old_one_did(ray_session: None, tmp_path: Any) -> None:
