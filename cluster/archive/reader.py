@@ -88,6 +88,12 @@ class Rows:
             yield self._table.slice(low - begin, size)
             low += size
 
+    def filled(self) -> set[str]:
+        """The columns in which any row has a value."""
+        held = self._parquet.metadata
+        groups = [held.row_group(at) for at in range(held.num_row_groups)]
+        return {name for name, at in self._columns.items() if not all(_is_empty(group.column(at)) for group in groups)}
+
     def spans(self, column: str) -> list[tuple[int, int, int, int]]:
         """(first row, row after the last, least value, greatest value) of each row group, by the file's own statistics."""
         held = self._parquet.metadata

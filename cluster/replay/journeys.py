@@ -83,13 +83,13 @@ class Journeys:
                     np.empty(n, np.int64), codes, np.empty((len(codes), n)), np.empty((len(codes), n), np.uint8) if flags else None
                 )
                 at = 0
-                for first, last in self._ranges(low, high):
+                for first, last in self.ranges(low, high):
                     for table in rows.between(first, last):
                         _fill(table, made, names, slice(at, at + table.num_rows))
                         at += table.num_rows
                 yield low, high, made
 
-    def _ranges(self, low: int, high: int) -> list[tuple[int, int]]:
+    def ranges(self, low: int, high: int) -> list[tuple[int, int]]:
         """Where in the file the readings of some rides lie."""
         first, last = self.first_row[low:high], self.first_row[low:high] + np.diff(self.rides.start[low : high + 1])
         edges = np.flatnonzero(first[1:] != last[:-1]) + 1

@@ -9,20 +9,23 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from actors.rules import readings
 from actors.rules.plan import Plan
-from actors.rules.readings import COLUMNS, Batch
-from cluster.archive import reader
+from actors.rules.readings import Batch
 from cluster.archive.reader import Part
 from cluster.client import Client, Outgoing, timestamp
-from cluster.replay.journeys import plan_of
+from cluster.replay import by_time
+from cluster.replay.by_time import Ordered, Source
+from cluster.replay.journeys import load, plan_of
 from services import records
 from waybill.v1 import profile_pb2, shipment_pb2
 
@@ -45,97 +48,85 @@ class Played:
     behind_s: float = 0.0
 
 
-@dataclass(slots=True)
-class _Readings:
-    """All readings that are played, in the order of their sensed times."""
-
-    batch: Batch
-    tag_ids: list[str]
-
-
 def play(
     client: Client, parts: Sequence[Mapping[str, Any]], speed: float, *, prefix: str = "replay-", only: frozenset[str] | None = None,
     progress: Callable[[int, int], None] | None = None, now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
 ) -> Played:  # fmt: skip
     """Play the journeys of some parts. Raises Problem where the other system refuses what is made there."""
     played = Played()
-    shipments, custodies, found = _load([Part.of(row) for row in parts], prefix, only)
-    if not len(found.batch):
-        return played
-    first, last = int(found.batch.sensed_us[0]), int(found.batch.sensed_us[-1])
-    span_us = last - first
-    offset_us = now_us() + round(span_us / speed) - last  # the last one is sensed when it is sent
-    _make(client, shipments, custodies, prefix, offset_us)
-    played.shipments, played.span_s = len(shipments), span_us / 1e6
+    shipments, custodies, tag_ids, sources = _plan([Part.of(row) for row in parts], prefix, only)
+    with tempfile.TemporaryDirectory(prefix="waybill-live-") as folder:
+        found = by_time.order(sources, Path(folder))
+        if not found.count:
+            return played
+        span_us = found.last_us - found.first_us
+        offset_us = now_us() + round(span_us / speed) - found.last_us  # the last one is sensed when it is sent
+        _make(client, shipments, custodies, prefix, offset_us)
+        played.shipments, played.span_s = len(shipments), span_us / 1e6
+        _send(client, found, tag_ids, speed, offset_us, played, progress)
+    _close(client, shipments, custodies, prefix, offset_us, now_us())
+    return played
+
+
+def _send(
+    client: Client, found: Ordered, tag_ids: list[str], speed: float, offset_us: int, played: Played,
+    progress: Callable[[int, int], None] | None,
+) -> None:  # fmt: skip
+    """Send all readings, each when it is due."""
     started = time.perf_counter()
-    total = len(found.batch)
 
     def due() -> Iterator[Outgoing]:
-        at = 0
-        while at < total:
-            passed_us = (time.perf_counter() - started) * 1e6 * speed
-            until = int(np.searchsorted(found.batch.sensed_us, first + passed_us, "right"))
-            if until == at:
-                time.sleep(EVERY_S)
-                continue
-            until = min(until, at + MOST_A_BATCH)
-            played.behind_s = max(played.behind_s, (passed_us - (int(found.batch.sensed_us[at]) - first)) / speed / 1e6)
-            yield _outgoing(found, at, until, offset_us)
-            at = until
-            played.sent = at
-            if progress is not None:
-                progress(at, total)
+        for batch in found.batches():
+            at = 0
+            while at < len(batch):
+                passed_us = (time.perf_counter() - started) * 1e6 * speed
+                until = int(np.searchsorted(batch.sensed_us, found.first_us + passed_us, "right"))
+                if until == at:
+                    time.sleep(EVERY_S)
+                    continue
+                until = min(until, at + MOST_A_BATCH)
+                played.behind_s = max(played.behind_s, (passed_us - (int(batch.sensed_us[at]) - found.first_us)) / speed / 1e6)
+                yield _outgoing(batch, tag_ids, at, until, offset_us)
+                played.sent += until - at
+                at = until
+                if progress is not None:
+                    progress(played.sent, found.count)
 
     for _, answer in client.ingest(due()):
         played.accepted += answer.accepted
         played.duplicate += answer.duplicate
         played.refused += answer.refused
     played.elapsed_s = time.perf_counter() - started
-    _close(client, shipments, custodies, prefix, offset_us, now_us())
-    return played
 
 
-def _load(parts: Sequence[Part], prefix: str, only: frozenset[str] | None) -> tuple[list[dict[str, Any]], list[dict[str, Any]], _Readings]:
-    """The shipments, the custodies that stand, and all their readings in order."""
+def _plan(
+    parts: Sequence[Part], prefix: str, only: frozenset[str] | None
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[str], list[Source]]:
+    """The shipments, the custodies that stand, the ids of their tags there, and where their readings are."""
     shipments: list[dict[str, Any]] = []
     custodies: list[dict[str, Any]] = []
-    batches: list[Batch] = []
     tags: dict[str, int] = {}
+    sources = []
     for part in parts:
-        mine = [row for row in part.rows("shipments") if only is None or row["shipment_id"] in only]
-        carriers = {row["carrier"] for row in mine}
-        rides = [row for row in part.rows("custodies") if row["carrier"] in carriers and not row["retracted"]]
-        if not rides:
+        journeys = load(part, only)
+        rides = journeys.rides
+        if not len(rides):
             continue
-        shipments += mine
-        custodies += rides
-        batches.append(_batch(part, rides, tags, prefix))
-    if not batches:
-        none = np.zeros(0, np.int64)
-        return shipments, custodies, _Readings(Batch(none.astype(np.int32), none, none, none, (), np.zeros((0, 0))), [])
-    whole = readings.concatenate(batches)
-    order = np.argsort(whole.sensed_us, kind="stable")
-    return shipments, custodies, _Readings(readings.subset(whole, order), list(tags))
+        shipments += [{"shipment_id": row["shipment_id"], "rules": row["rules"]} for row in journeys.shipments]
+        facts = zip(
+            journeys.custodies["carrier"], journeys.custodies["tag_id"], rides.from_us.tolist(), rides.until_us.tolist(), strict=True
+        )
+        custodies += [{"carrier": carrier, "tag_id": tag_id, "from_at": low, "until_at": high} for carrier, tag_id, low, high in facts]
+        tag = np.array([tags.setdefault(prefix + one, len(tags)) for one in journeys.custodies["tag_id"]], np.int32)
+        sources.append(Source(part, journeys.ranges(0, len(rides)), np.repeat(tag, np.diff(rides.start))))
+    return shipments, custodies, list(tags), sources
 
 
-def _batch(part: Part, rides: list[dict[str, Any]], tags: dict[str, int], prefix: str) -> Batch:
-    columns = ["sensed_at", "boot", "sequence", *(column.name for column in COLUMNS)]
-    table = part.table("readings", columns)
-    rows = np.concatenate([np.arange(row["first_row"], row["first_row"] + row["readings"]) for row in rides]).astype(np.int64)
-    table = table.take(rows)
-    codes = tuple(code for code, column in enumerate(COLUMNS) if table.column(column.name).null_count < table.num_rows)
-    tag = [np.full(row["readings"], tags.setdefault(prefix + row["tag_id"], len(tags)), np.int32) for row in rides]
-    return Batch(
-        np.concatenate(tag), reader.integers(table.column("sensed_at")), reader.integers(table.column("boot")),
-        reader.integers(table.column("sequence")), codes, reader.values(table, codes),
-    )  # fmt: skip
-
-
-def _outgoing(found: _Readings, low: int, high: int, offset_us: int) -> Outgoing:
-    part = readings.subset(found.batch, slice(low, high))
+def _outgoing(batch: Batch, tag_ids: list[str], low: int, high: int, offset_us: int) -> Outgoing:
+    part = readings.subset(batch, slice(low, high))
     used, tag = np.unique(part.tag, return_inverse=True)
     moved = Batch(tag.astype(np.int32), part.sensed_us + offset_us, part.boot, part.sequence, part.codes, part.values)
-    return Outgoing([found.tag_ids[at] for at in used.tolist()], moved)
+    return Outgoing([tag_ids[at] for at in used.tolist()], moved)
 
 
 # ---------------------------------------------------------------- what is made in the other system
