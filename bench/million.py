@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 
 from bench.clients import Clients
-from bench.ingest import new_workload, row
+from bench.ingest import checked, new_workload, percentile, row
 from bench.paced import Pace
 from bench.system import System, started
 from bench.workload import Workload
@@ -23,7 +23,8 @@ from bench.workload import Workload
 FEW, MANY, MANY_QUICK = 1_000, 1_000_000, 100_000
 PER_GATEWAY, PER_SHIPMENT = 10_000, 1_000
 READINGS, WARM = 2_000_000, 1_000_000
-QUIET_S, ENCODING_S = 30, 15
+QUIET_S, ENCODING_S = 40, 20
+IDLE_CORES, IDLE_S, SETTLING_S = 0.3, 3.0, 180.0
 
 
 def _work(tags: int) -> Workload:
@@ -48,23 +49,38 @@ def _cpu_s(processes: dict[str, psutil.Process]) -> dict[str, float]:
     return found
 
 
-def _quiet(system: System, work: Workload) -> dict[str, float]:
-    """Cores in use by kind of process while each tag reports once a minute, after the readings of the workload."""
+def _cores(system: System, seconds: float) -> dict[str, float]:
+    """Cores in use by kind of process over some seconds."""
+    processes = system.processes()
+    before, began = _cpu_s(processes), time.monotonic()
+    time.sleep(seconds)
+    after, took_s = _cpu_s(processes), time.monotonic() - began
+    return {kind: round((after[kind] - before[kind]) / took_s, 3) for kind in after}
+
+
+def _settle(system: System) -> dict[str, float]:
+    """Return when what was sent is sorted and put into snapshots: the cores in use then."""
+    deadline = time.monotonic() + SETTLING_S
+    while sum((idle := _cores(system, IDLE_S)).values()) > IDLE_CORES and time.monotonic() < deadline:
+        pass
+    return idle
+
+
+def _quiet(system: System, work: Workload) -> dict[str, Any]:
+    """Cores in use by kind of process while each tag reports once a minute, after the readings of the workload, and how answers waited."""
     start_us = work.start_us + work.minutes * 60_000_000
     pace = Pace(system.target, work.tags, work.tags // 60, QUIET_S, time.time() + ENCODING_S, start_us, [], first_turn=work.minutes)
     sending = subprocess.Popen([sys.executable, "-m", "bench.paced", "send"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert sending.stdin is not None
     sending.stdin.write(json.dumps(asdict(pace)) + "\n")
     sending.stdin.flush()
-    processes = system.processes()
     time.sleep(max(0.0, pace.begin_s + 2 - time.time()))  # when it runs
-    before, began = _cpu_s(processes), time.monotonic()
-    time.sleep(QUIET_S - 4)
-    after, took_s = _cpu_s(processes), time.monotonic() - began
+    cores = _cores(system, QUIET_S - 4)
     told = json.loads(sending.communicate()[0])
     assert told["conflicting"] == told["refused"] == 0, told
     assert told["accepted"] >= 0.95 * pace.per_second * pace.seconds, told
-    return {kind: round((after[kind] - before[kind]) / took_s, 3) for kind in after}
+    waits = {f"wait_p{share}_ms": 1000 * percentile(told["waits"], share) for share in (50, 99)}
+    return {"cores": cores, **waits}
 
 
 def _row(label: str, unit: str, value: float, **more: Any) -> dict[str, Any]:
@@ -77,17 +93,22 @@ def million(quick: bool) -> dict[str, Any]:
     few = _work(FEW)
     with started(few) as system:
         small = _rate(system, few)
+        checked(system, few, few.minutes)
     work = _work(many)
     with started(work) as system:
         start_s = system.first_acknowledged_s()
         large = _rate(system, work)
-        cores = _quiet(system, work)
+        wanted = checked(system, work, work.minutes)
+        idle = _settle(system)
+        quiet = _quiet(system, work)
     ratio = large.per_second / small.per_second
+    cores = quiet.pop("cores")
+    label = f"cores, {many:,} tags reporting once a minute ({many // 60:,} readings/s)"
     rows = [
         _row(f"start with {many:,} tags, from Ray ready to the first acknowledgement", "s", start_s),
         row(f"columns, {FEW:,} tags", [small]),
         row(f"columns, {many:,} tags", [large]),
         _row(f"readings/s at {many:,} tags against {FEW:,}", "×", ratio),
-        _row(f"cores, {many:,} tags reporting once a minute ({many // 60:,} readings/s)", "cores", sum(cores.values()), by_process=cores),
+        _row(label, "cores", sum(cores.values()), by_process=cores, idle=sum(idle.values()), **quiet),
     ]
-    return {"rows": rows, "tags": many, "clients": 1}
+    return {"rows": rows, "excursions": len(wanted.excursions), "visits": len(wanted.visits), "tags": many, "clients": 1}

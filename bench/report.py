@@ -46,6 +46,9 @@ def table(results: Sequence[dict[str, Any]]) -> str:
                 answers = f"; answers p50 {row['answer_p50_ms']:.0f} ms" if "answer_p50_ms" in row else ""
                 counted = row["counted"] if "counted" in row else f"{row['alerts']} alerts"
                 more.append(f"these are p50; p99 {number(row['p99_median'], 'ms')} of {counted}{answers}")
+            if "by_process" in row:
+                parts = ", ".join(f"{name} {value:.2f}" for name, value in row["by_process"].items())
+                more.append(f"{parts}; {row['idle']:.2f} when nothing comes")
             if "pss_median" in row:
                 parts = ", ".join(f"{name} {value:,.0f}" for name, value in row.get("rss_by_process", {}).items())
                 more.append(f"PSS {number(row['pss_median'], 'bytes')}; {parts}")

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import Any
 
-from sqlalchemy import insert, update
+from sqlalchemy import Connection, Table, insert, update
 
 from actors.directory import shard_of
 from actors.journal import rows, snapshot
@@ -23,7 +24,7 @@ from actors.sensor_tag import SensorTags
 from actors.tags.custodies import OpenCustody
 from bench.workload import Workload
 
-ROWS_AT_ONCE = 20_000
+ROWS_AT_ONCE = 50_000
 NOTHING: Any = None
 """What the tags would ask the database: a fresh custody asks nothing."""
 
@@ -49,17 +50,9 @@ def assign(url: str, shards: int, ring_bytes: int, work: Workload, first: int, u
         tag_row = rows.values(Tag(tag_id="", shard=shard, local_index=0, created_us=now_us, updated_us=now_us))
         custody_row = rows.values(Custody(custody_id=0, shard=shard, tag_id="", carrier="", from_us=work.start_us, assigned_us=now_us))
         with engine.connect() as connection:
-            for at in range(0, len(tags), ROWS_AT_ONCE):
-                some = range(at, min(at + ROWS_AT_ONCE, len(tags)))
-                with connection.begin():
-                    connection.execute(insert(rows.table_of(Tag)), [{**tag_row, "tag_id": names[k], "local_index": k} for k in some])
-                    connection.execute(
-                        insert(rows.table_of(Custody)),
-                        [
-                            {**custody_row, "custody_id": custody_ids[k], "tag_id": names[k], "carrier": carrier_of(work, tags[k])}
-                            for k in some
-                        ],
-                    )
+            _insert(connection, rows.table_of(Tag), tag_row, {"tag_id": names, "local_index": range(len(tags))})
+            carriers = [carrier_of(work, tag) for tag in tags]
+            _insert(connection, rows.table_of(Custody), custody_row, {"custody_id": custody_ids, "tag_id": names, "carrier": carriers})
             with connection.begin():
                 owner = rows.table_of(ShardOwner)
                 connection.execute(update(owner).where(owner.c.shard == shard).values(journal_head=1, snapshot_sequence=1))
@@ -74,6 +67,26 @@ def assign(url: str, shards: int, ring_bytes: int, work: Workload, first: int, u
                         ],
                     )  # fmt: skip
     engine.dispose()
+
+
+def _insert(connection: Connection, table: Table, row: dict[str, Any], own: dict[str, Sequence[Any]]) -> None:
+    """Insert a row for each place of the columns `own`, in all else like `row`: the first one, and the others as SQLite's copies of it."""
+    many = len(next(iter(own.values())))
+    columns = [column.name for column in table.columns]
+    key = next(iter(own))
+    copy = (
+        f"INSERT INTO {table.name} ({', '.join(columns)}) "
+        f"SELECT {', '.join('?' if name in own else name for name in columns)} FROM {table.name} WHERE {key} = ?"
+    )
+    ordered = [own[name] for name in columns if name in own]
+    first = own[key][0] if many else None
+    for at in range(0, many, ROWS_AT_ONCE):
+        with connection.begin():
+            if at == 0:
+                connection.execute(insert(table), [{**row, **{name: values[0] for name, values in own.items()}}])
+            low, high = max(at, 1), min(at + ROWS_AT_ONCE, many)
+            if low < high:
+                connection.exec_driver_sql(copy, [(*values, first) for values in zip(*(one[low:high] for one in ordered), strict=True)])
 
 
 def _state(

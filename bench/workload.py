@@ -65,7 +65,8 @@ class Workload:
         """(tag, first minute, minutes, kind) of every stretch of wrong temperature."""
         rng = np.random.default_rng([self.seed, 1])
         many = max(3, self.tags * self.minutes // READINGS_PER_EPISODE)
-        kind = rng.choice([_LONG_WARM, _SHORT_WARM, _COLD], many, p=[0.45, 0.1, 0.45])
+        share = [0.45, 0.1, 0.45] if self.minutes > LATEST_MINUTES else [0.05, 0.05, 0.9]  # too short for a warm one to become an excursion
+        kind = rng.choice([_LONG_WARM, _SHORT_WARM, _COLD], many, p=share)
         length = np.where(kind == _LONG_WARM, rng.integers(15, 40, many), rng.integers(2, 9, many))
         return rng.integers(0, self.tags, many), rng.integers(0, self.minutes, many), length, kind
 
