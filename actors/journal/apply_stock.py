@@ -15,7 +15,9 @@ from sqlalchemy import Connection, func, insert, or_, select, update
 
 from actors.journal import rows
 from actors.journal.apply_holds import lock_lots, on_arrivals
+from actors.journal.columns import dumps
 from actors.journal.holds import block_of
+from actors.journal.once import Once
 from actors.journal.outbox import Message, destinations
 from actors.journal.prepared import EventDraft, StockWork
 from actors.journal.stock_goods import Goods
@@ -27,6 +29,10 @@ from actors.rules.stock import Book, Found, Line
 
 LEDGER, MOVEMENT, LEG, STOCK = (rows.table_of(model) for model in (Ledger, Movement, StockLeg, Stock))
 HOLD, WAREHOUSE, ZONE = rows.table_of(Hold), rows.table_of(Warehouse), rows.table_of(Zone)
+
+_INSERT_MOVEMENTS = Once(lambda dialect: rows.insert_with_text(MOVEMENT, "body", dialect))
+"""`text` is the body as JSON: it goes into the event and the outbox, too, and is made once."""
+_INSERT_LEGS = Once(lambda _: insert(LEG), LEG.columns.keys())
 
 CLOCK_TOLERANCE_US = 60_000_000
 FULL_RETRY_S = 5.0
@@ -223,9 +229,10 @@ class _Batch:
         moved = update(LEDGER).where(LEDGER.c.warehouse_id == self.warehouse_id).values(head=self.head)
         connection.execute(moved)
         self.goods.write_lots()
-        connection.execute(insert(MOVEMENT), self.written)
-        if self.legs:
-            connection.execute(insert(LEG), [{name: value for name, value in leg.items() if name != "line"} for leg in self.legs])
+        for one in self.written:
+            one["text"] = dumps(one["body"])
+        _INSERT_MOVEMENTS.many(connection, self.written)
+        _INSERT_LEGS.many(connection, self.legs)
         rows.upsert(connection, STOCK, [self._line_row(line, legs) for line, legs in self.changed.items()])
         self.goods.write_serials()
         self.units.write()
@@ -233,8 +240,14 @@ class _Batch:
             (carrier_of(leg["line"]), leg["handling_unit_id"], leg["lot_id"], leg["at_us"]) for leg in self.legs if leg["quantity"] > 0
         ]
         held = on_arrivals(connection, [one for one in arrivals if one[0]], self.now_us)
-        events = [EventDraft("movement.recorded", one["at_us"], {"movement": one["body"]}) for one in self.written]
-        messages = [Message(f"movement|{one['warehouse_id']}|{one['key']}", "movement", one["body"], one["system"]) for one in self.written]
+        events = [
+            EventDraft("movement.recorded", one["at_us"], {"movement": one["body"]}, text=f'{{"movement":{one["text"]}}}')
+            for one in self.written
+        ]
+        messages = [
+            Message(f"movement|{one['warehouse_id']}|{one['key']}", "movement", one["body"], one["system"], one["text"])
+            for one in self.written
+        ]
         return events + held.events, messages + held.messages
 
     def _line_row(self, line: Line, legs: Sequence[tuple[int, Decimal]]) -> dict[str, Any]:

@@ -284,7 +284,7 @@ def _event(draft: EventDraft, commit: PreparedCommit) -> dict[str, Any]:
     """An event's row but for its number. The body becomes text here, so that what is no JSON refuses its own commit only."""
     return {
         "kind": draft.kind, "at_us": draft.at_us, "recorded_us": commit.now_us, "shard": commit.shard, "carrier": draft.carrier,
-        "tag_id": draft.tag_id, "body": dumps(draft.body),
+        "tag_id": draft.tag_id, "body": draft.text or dumps(draft.body),
     }  # fmt: skip
 
 

@@ -11,9 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, func, select, update
 
 from actors.journal import rows
+from actors.journal.columns import dumps
+from actors.journal.once import Once
 from actors.journal.prepared import Condition
 from actors.journal.tables import Outbox, OutboxDestination
 from actors.rules.errors import InvalidArgument
@@ -23,18 +25,21 @@ OUTBOX, DESTINATION = rows.table_of(Outbox), rows.table_of(OutboxDestination)
 COUNT_EVERY = 1_000
 """Undelivered messages are counted whenever so many more have been written, or a tenth of what raises an alert."""
 
+_INSERT = Once(lambda dialect: rows.insert_with_text(OUTBOX, "body", dialect, leave="id"))
 _ENABLED = select(DESTINATION).where(DESTINATION.c.enabled).order_by(DESTINATION.c.destination)
 _HELD = _ENABLED.with_for_update()
 
 
 @dataclass(slots=True)
 class Message:
-    """Something that every destination is told, but the one it came from (`system`). `key` is its idempotency key."""
+    """Something that every destination is told, but the one it came from (`system`). `key` is its idempotency key; `text`: the body as
+    JSON, where it has been made already."""
 
     key: str
     kind: str
     body: Mapping[str, Any]
     system: str = ""
+    text: str = ""
 
 
 @dataclass(slots=True)
@@ -80,12 +85,13 @@ def _append(connection: Connection, found: Mapping[str, Any], messages: Sequence
     name, head = str(found["destination"]), int(found["head"])
     written = [
         {
-            "destination": name, "sequence": head + place, "key": message.key, "kind": message.kind, "body": dict(message.body),
+            "destination": name, "sequence": head + place, "key": message.key, "kind": message.kind,
+            "text": message.text or dumps(dict(message.body)),
             "created_us": now_us, "attempts": 0, "next_try_us": 0, "state": "PENDING", "delivered_us": None, "last_error": "",
         }
         for place, message in enumerate(messages, 1)
     ]  # fmt: skip
-    connection.execute(insert(OUTBOX), written)
+    _INSERT.many(connection, written)
     changed: dict[str, Any] = {"head": head + len(written)}
     every = max(1, min(COUNT_EVERY, found["alert_above"] // 10))
     if head // every != changed["head"] // every or found["undelivered"] > found["alert_above"]:

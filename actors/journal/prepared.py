@@ -38,13 +38,15 @@ class JournalEntry:
 
 @dataclass(slots=True)
 class EventDraft:
-    """An event that has no number yet. `body`: the whole new state of what changed, JSON without NaN."""
+    """An event that has no number yet. `body`: the whole new state of what changed, JSON without NaN; `text`: the same as JSON, where it
+    has been made already."""
 
     kind: str
     at_us: int
     body: dict[str, Any]
     carrier: str | None = None
     tag_id: str | None = None
+    text: str = ""
 
 
 @dataclass(slots=True)

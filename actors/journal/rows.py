@@ -8,7 +8,7 @@ from functools import lru_cache
 from operator import itemgetter
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Table, delete, select
+from sqlalchemy import Connection, Table, delete, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import configure_mappers
@@ -135,14 +135,27 @@ def upsert_statement(dialect: str, table: Table, columns: tuple[str, ...], nothi
 
 
 @lru_cache(maxsize=256)
-def _upsert_once(table: Table, columns: tuple[str, ...]) -> Once:
-    return Once(lambda dialect: upsert_statement(dialect, table, columns), columns)
+def _upsert_once(table: Table, columns: tuple[str, ...], nothing: bool = False) -> Once:
+    return Once(lambda dialect: upsert_statement(dialect, table, columns, nothing), columns)
 
 
 def upsert(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows over what is there. All rows have the same columns; of equal keys the later one stands."""
     if rows:
         _upsert_once(table, tuple(rows[0])).many(connection, rows)
+
+
+def insert_missing(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows that are not there; those that are stay as they are. All rows have the same columns."""
+    if rows:
+        _upsert_once(table, tuple(rows[0]), nothing=True).many(connection, rows)
+
+
+def insert_with_text(table: Table, column: str, dialect: str, *, leave: str = "") -> Executable:
+    """The INSERT of a row whose JSON column is given as text, in the parameter `text`; `leave`: a column that the database fills."""
+    names = [one.name for one in table.columns if one.name not in (column, leave)]
+    body = "CAST(:text AS JSON)" if dialect == "postgresql" else ":text"
+    return text(f"INSERT INTO {table.name} ({', '.join(names)}, {column}) VALUES (:{', :'.join(names)}, {body})")
 
 
 def insert_new(connection: Connection, table: Table, row: dict[str, Any]) -> None:

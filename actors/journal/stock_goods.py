@@ -157,8 +157,7 @@ class Goods:
     def write_lots(self) -> None:
         """New lots, and expiries that became known: before what names them. One that another warehouse makes meanwhile stays as it is."""
         new = [row for row in self._new_lots.values() if row["expires_us"] is None]
-        if new:
-            self._connection.execute(rows.upsert_statement(self._connection.dialect.name, LOT, tuple(new[0]), nothing=True), new)
+        rows.insert_missing(self._connection, LOT, new)
         rows.upsert(self._connection, LOT, [row for row in self._new_lots.values() if row["expires_us"] is not None])
 
     # ------------------------------------------------------------ serial numbers

@@ -73,10 +73,16 @@ class Catalogue:
             mapped.append(_item(self._system, item.external_id, item_id))
         self._mappings.put(mapped)
         made = {item.external_id for item in new}
-        for item in changed:
-            if item.external_id not in made and (known := self._mappings.item_of(item.external_id)) is not None:
-                self._update_item(item, known)
-            self._seen_items[item.external_id] = item
+        known = [
+            (item, item_id) for item in changed if item.external_id not in made and (item_id := self._mappings.item_of(item.external_id))
+        ]
+        here = self._waybill.together(self._waybill.items.GetItem, [item_pb2.GetItemRequest(item_id=item_id) for _, item_id in known])
+        for (item, _), answer in zip(known, here, strict=True):
+            if not isinstance(answer, ApiRefused):
+                self._update_item(item, answer.item)
+            elif answer.reason != "NOT_FOUND":
+                raise answer
+        self._seen_items |= {item.external_id: item for item in changed}
         return len(changed)
 
     def _wanted(self, item: ErpItem) -> item_pb2.CreateItemRequest:
@@ -103,12 +109,11 @@ class Catalogue:
         request = item_pb2.CreateItemRequest(item=made, request_id=self._request("plain-item", item.external_id))
         return self._waybill.call(self._waybill.items.CreateItem, request).item.item_id
 
-    def _update_item(self, item: ErpItem, item_id: str) -> None:
+    def _update_item(self, item: ErpItem, here: item_pb2.Item) -> None:
         """The ERP's name wins; what else an item has here is Waybill's."""
-        answer = self._waybill.found(self._waybill.items.GetItem, item_pb2.GetItemRequest(item_id=item_id))
-        if answer is None or answer.item.name == item.name:
+        if here.name == item.name:
             return
-        request = item_pb2.UpdateItemRequest(item=item_pb2.Item(item_id=item_id, name=item.name, etag=answer.item.etag))
+        request = item_pb2.UpdateItemRequest(item=item_pb2.Item(item_id=here.item_id, name=item.name, etag=here.etag))
         request.update_mask.paths.append("name")
         self._waybill.call(self._waybill.items.UpdateItem, request)
 
