@@ -187,8 +187,15 @@ def _here(request: Request, archive: str, folder: Path | None) -> bool:
             ray_node.disconnect(heads, [], 10)
     found, differences, shipments = result.read(place)
     _tell(found, differences.to_pylist(), shipments.num_rows)
-    out.print(f"[dim]{place.location}: {result.REPORT} for people, Parquet for programs[/]")
+    _told_where(place.location, request.kind)
     return bool(found.summary.get("identical", True))
+
+
+def _told_where(location: str, kind: str) -> None:
+    plots = " --html FILE --archive ARCHIVE" if kind == result.WHAT_IF else ""
+    out.print(
+        f"[dim]{location}: {result.REPORT} for people, Parquet for programs; `waybill report replay {location}{plots}` shows it again[/]"
+    )
 
 
 def _there(client: Client, request: Request) -> bool:
@@ -214,7 +221,7 @@ def _there(client: Client, request: Request) -> bool:
     asked = replay_pb2.ListReplayDifferencesRequest(replay_id=replay.replay_id, page_size=SHOWN)
     rows = [_row(one) for one in client.call(service.ListReplayDifferences, asked).differences]
     _tell(found, rows, replay.counts["shipments"])
-    out.print(f"[dim]{replay.location}: {result.REPORT} for people, Parquet for programs[/]")
+    _told_where(replay.location, request.kind)
     return found.summary.get("identical", True) is not False
 
 

@@ -55,6 +55,7 @@ def test_from_a_closed_shipment_to_a_what_if_and_a_second_system(client: Client,
     what_if = waybill_output("replay", "whatif", rules, "--archive", place, "--out", tmp_path / "w")
     assert "1 shipments: excursion → within limits" in what_if
     assert "0 appear, 1 vanish, 0 change" in what_if
+    assert "`waybill report replay " in " ".join(what_if.split()), "how to see it again"
     assert "vanished" in waybill_output("replay", "show", tmp_path / "w")
 
     prefix = new_id("again") + "-"
