@@ -29,7 +29,9 @@ app = typer.Typer(
     "`run` adds what closed, `verify` checks every byte, `retain` lets the journal give up what the archive has.",
 )
 
-Location = Annotated[str, typer.Option("--archive", metavar="URL", help="Folder or URL of the archive; default: the running system's.")]
+Location = Annotated[
+    str, typer.Option("--archive", metavar="URL", help="Folder or URL of the archive; default: WAYBILL_ARCHIVE, or the running system's.")
+]
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d|w)")
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
@@ -54,7 +56,8 @@ def opened(location: str) -> Iterator[tuple[Settings, Store, Place]]:
         raise Failed(f"there is no database in {settings.data_dir}: name WAYBILL_DATA_DIR or WAYBILL_DATABASE_URL of the system")
     store = open_store(settings.url_text)
     try:
-        yield settings, store, Place.of(location or manifest.root(store.engine) or settings.archive_location)
+        known = "" if settings.archive else manifest.root(store.engine)  # what is set here goes before what the system was started with
+        yield settings, store, Place.of(location or known or settings.archive_location)
     except UnknownPlace as error:
         raise Failed(str(error)) from None
     except DomainError as error:
