@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from actors.rules.quality import QualitySettings
-from actors.rules.readings import COLUMNS, F8, I8, LATITUDE, LONGITUDE, Batch
+from actors.rules.readings import B1, COLUMNS, F8, I8, LATITUDE, LONGITUDE, Batch
 
 FIRST_US, FURTHER = 3_600_000_000, 8
 """Neighbours are looked for within an hour, then within so many times as much, and so on."""
@@ -96,3 +96,23 @@ def gather(settings: QualitySettings, read: Callable[[int, int], Batch], from_us
             return batch
         back_us *= 1 if before else FURTHER
         ahead_us *= 1 if after else FURTHER
+
+
+def ever_beside(settings: QualitySettings, batch: Batch, arrival: I8, from_us: int, until_us: int) -> B1:
+    """Which readings outside of [from_us, until_us) its flags look at, or looked at before nearer ones came; `arrival`: their order (n,).
+
+    The nearest ones so far, before the span, before the flat line's time before it, and after it. So a replay in order of arrival
+    finds the flags of every moment, as far as the batch, in judging order, reaches.
+    """
+    low, high, _, _ = beside(settings, batch.codes, batch.sensed_us, batch.values, from_us, until_us, None)
+    first, last = (int(at) for at in np.searchsorted(batch.sensed_us, [from_us, until_us]))
+    chosen = np.zeros(len(batch), np.bool_)
+    chosen[low:first] = chosen[last:high] = True
+    for code in looking(settings, batch.codes):
+        present = ~np.isnan(batch.values[batch.codes.index(code)])
+        reach = int(np.searchsorted(batch.sensed_us, from_us - (lookback_us(settings, code) or 0), side="right"))
+        for rows, nearest in ((slice(0, first), 1), (slice(0, min(reach, first)), 1), (slice(last, None), -1)):
+            at = np.arange(len(batch))[rows][present[rows]]
+            at = at[np.argsort(arrival[at], kind="stable")]
+            chosen[at[nearest * at == np.maximum.accumulate(nearest * at)]] = True
+    return chosen

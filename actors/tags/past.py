@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from actors.journal.prepared import EventDraft
 from actors.journal.tables import Custody, Excursion, Exposure, Visit
 from actors.rules import exposure
 from actors.rules.errors import NotFound
@@ -24,6 +25,9 @@ from actors.tags.stated import StatedExcursion, StatedVisit, match_excursions, m
 if TYPE_CHECKING:
     from actors.sensor_tag import SensorTags
 
+JUDGED_AGAIN = "custody.judged"
+"""The event of a closed custody that was judged again for readings outside of it."""
+
 
 def judge_late(tags: SensorTags, tag: int, from_us: int, changes: Changes) -> None:
     """Late readings from `from_us` on came in: judge again every closed custody of the tag that they may lie in."""
@@ -32,31 +36,42 @@ def judge_late(tags: SensorTags, tag: int, from_us: int, changes: Changes) -> No
 
 
 def judge_touched(tags: SensorTags, tag: int, late_us: I8, touched_us: I8, changes: Changes) -> None:
-    """Readings of these sensed times came in, and flags changed at those: judge again the closed custodies in which any of them lies."""
+    """Readings of these sensed times came in, and flags changed at those: judge again the closed custodies in which any of them lies.
+
+    A custody that got no reading itself has an event of it, for whoever keeps a copy of what it states (the archive).
+    """
     custodies = tags.reads.custodies(tags.ids[tag])
 
+    def within(row: Custody, times_us: I8) -> bool:
+        return bool(((times_us >= row.from_us) & (times_us < until_of(row))).any())
+
     def cause_of(row: Custody) -> str | None:
-        def within(times_us: I8) -> bool:
-            return bool(((times_us >= row.from_us) & (times_us < until_of(row))).any())
+        return "late" if within(row, late_us) else "quality" if within(row, touched_us) else None
 
-        return "late" if within(late_us) else "quality" if within(touched_us) else None
+    for row in judge_rows(tags, tag, custodies, cause_of, changes):
+        if not within(row, late_us):
+            body = row.model_dump(mode="json")
+            changes.events.append(EventDraft(JUDGED_AGAIN, until_of(row), body, carrier=row.carrier, tag_id=row.tag_id))
 
-    judge_rows(tags, tag, custodies, cause_of, changes)
 
-
-def judge_rows(tags: SensorTags, tag: int, custodies: list[Custody], cause_of: Callable[[Custody], str | None], changes: Changes) -> None:
+def judge_rows(
+    tags: SensorTags, tag: int, custodies: list[Custody], cause_of: Callable[[Custody], str | None], changes: Changes
+) -> list[Custody]:
     """Judge those closed ones of a tag's `custodies` (all that stand, by start) that have a cause to be, and what adds up on them: the
-    later ones on the same carrier, the open one included.
+    later ones on the same carrier, the open one included. Returns the closed ones.
     """
     causes: dict[str, str] = {}
+    judged = []
     for row in custodies:
         if row.until_us is None:
             continue
         cause = cause_of(row) or causes.get(row.carrier)
         if cause is not None:
             causes[row.carrier] = cause
+            judged.append(row)
             judge_closed(tags, tag, row, custodies, cause, changes)
     judge_open_after(tags, tag, causes, custodies, changes)
+    return judged
 
 
 def judge_open_after(tags: SensorTags, tag: int, causes: Mapping[str, str], custodies: list[Custody], changes: Changes) -> None:

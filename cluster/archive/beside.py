@@ -21,7 +21,7 @@ from actors.tags.past import JUDGED_AGAIN
 
 @dataclass(frozen=True, slots=True)
 class InForce:
-    """The quality settings that a closed custody was last judged by, and until when they were the tag's: what came later is not looked at."""
+    """The quality settings that a closed custody was last judged by, and until when these were its tag's: no flag looks at later ones."""
 
     settings: QualitySettings | None
     until_us: int

@@ -79,7 +79,7 @@ def _rides(engine: Engine, journeys: Sequence[Journey]) -> dict[str, list[_Ride]
         low = min((int(custody["from_us"]) for custody, _ in standing), default=0)
         high = max((FOREVER_US if custody["until_us"] is None else int(custody["until_us"]) for custody, _ in standing), default=0)
         margin_us = beside.margin_us(journeys)
-        _, rows = history.read_rows(engine, shard, tags, low - margin_us, high + margin_us)
+        _, rows = history.read_rows(engine, shard, tags, low - margin_us, min(high + margin_us, FOREVER_US))
         rows = pages.by_tag(rows) if len(rows) else rows
         received_us = beside.received(engine, shard, tags, rows)
         for journey, held, device in asked:

@@ -236,6 +236,9 @@ DATASETS: dict[str, pa.Schema] = {
 JOURNEYS = tuple(name for name in DATASETS if name != "loose")
 """The datasets of a part of journeys. A part of loose readings has the other one alone."""
 
+WHERE_THERE_ARE_ANY = ("neighbours",)
+"""A part without rows of these has no file of them."""
+
 ROW_GROUP = 262_144
 """Readings a row group: one tag's history unpacks at most so many, and a replay does not notice."""
 

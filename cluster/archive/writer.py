@@ -110,6 +110,8 @@ class PartWriter:
         """Finish all files. Only what the manifest names after this counts."""
         files = []
         for name in self.datasets:
+            if name in layout.WHERE_THERE_ARE_ANY and name not in self._open:
+                continue
             one = self._dataset(name)
             one.flush(_group(name))
             one.writer.close()

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from actors.journal.prepared import JournalEntry, PreparedCommit
 from actors.journal.tables import CarrierPlan, Custody, Excursion, Exposure, Tag, Visit
@@ -137,14 +139,19 @@ def replay(part: Part, only: frozenset[str] | None = None) -> tuple[list[dict[st
 
 
 def _readings(part: Part, custodies: list[dict[str, Any]]) -> tuple[_Journal, dict[int, int], int]:
-    """The readings of some custodies of one shard, and when each entry was received."""
+    """The readings of some custodies of one shard, how many these are, and when each entry was received. Those beside the custodies that
+    their flags look at came in, too.
+    """
     table = part.table("readings")
     keep = np.concatenate([np.arange(row["first_row"], row["first_row"] + row["readings"]) for row in custodies] or [np.zeros(0, np.int64)])
     table = table.take(keep.astype(np.int64))
+    kept = table.num_rows
+    if "neighbours" in part.files:
+        table = _with_neighbours(table, part.table("neighbours"), custodies)
     codes = tuple(code for code, column in enumerate(COLUMNS) if table.column(column.name).null_count < table.num_rows)
     names = sorted({row["tag_id"] for row in custodies})
     index = {name: at for at, name in enumerate(names)}
-    tag = np.concatenate([np.full(row["readings"], index[row["tag_id"]], np.int32) for row in custodies] or [np.zeros(0, np.int32)])
+    tag = np.array([index[name] for name in table.column("tag_id").to_pylist()], np.int32)
     batch = Batch(
         tag, reader.integers(table.column("sensed_at")), reader.integers(table.column("boot")), reader.integers(table.column("sequence")),
         codes, reader.values(table, codes),
@@ -153,7 +160,15 @@ def _readings(part: Part, custodies: list[dict[str, Any]]) -> tuple[_Journal, di
     made = _Journal(batch, journal, reader.integers(table.column("journal_row")).astype(np.int32))
     made.names, made.index = names, index
     received = dict(zip(journal.tolist(), reader.integers(table.column("received_at")).tolist(), strict=True))
-    return made, received, len(batch)
+    return made, received, kept
+
+
+def _with_neighbours(readings: pa.Table, beside: pa.Table, custodies: list[dict[str, Any]]) -> pa.Table:
+    """A shard's readings with those beside the custodies, each once: one custody's reading may be another one's neighbour."""
+    beside = beside.filter(pc.is_in(beside.column("custody_id"), pa.array([row["custody_id"] for row in custodies], pa.int64())))
+    table = pa.concat_tables([readings.select(beside.column_names), beside])
+    place = np.stack([reader.integers(table.column(name)) for name in ("journal_sequence", "journal_row")])
+    return table.take(np.sort(np.unique(place, axis=1, return_index=True)[1]))
 
 
 def _shard(

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from actors.rules import quality
 from actors.rules.quality import QualitySettings
 from actors.rules.readings import COLUMNS, EARLIEST_US, F8, FAIL, I8, LATEST_US, LATITUDE, LONGITUDE, NOT_EVALUATED, U1
-from cluster.replay.rides import Columns, Rides
+from cluster.replay.rides import Columns, Rides, block_index
 
 
 def usable(columns: Columns, rides: Rides) -> F8:
@@ -30,10 +30,38 @@ def usable(columns: Columns, rides: Rides) -> F8:
 
 
 def flags_of(columns: Columns, rides: Rides) -> U1 | None:
-    """The flags that the rides' quality settings give, (len(codes), n); None where no ride has any."""
+    """The flags that the rides' quality settings give among the readings beside them, (len(codes), n); None where no ride has any."""
     tested = np.array([one is not None for one in rides.quality], np.bool_)
     if not tested.any():
         return None
+    if rides.beside is not None and rides.beside_start is not None and rides.beside_start[-1] > rides.beside_start[0]:
+        wide, its, own = _widened(columns, rides, rides.beside, rides.beside_start)
+        return _flags(wide, its, tested)[:, own]
+    return _flags(columns, rides, tested)
+
+
+def _widened(columns: Columns, rides: Rides, beside: Columns, beside_start: I8) -> tuple[Columns, Rides, I8]:
+    """The rides with the readings beside them, and in which rows of these their own are."""
+    n = len(columns.sensed_us)
+    low, high = beside_start[:-1], beside_start[1:]
+    whose = np.repeat(rides.from_us, high - low)
+    before = np.concatenate([[0], np.cumsum(beside.sensed_us[low[0] : high[-1]] < whose)])
+    edge = low + before[high - low[0]] - before[low - low[0]]
+    starts = np.stack([low + n, rides.start[:-1], edge + n], 1)
+    sizes = np.stack([edge - low, np.diff(rides.start), high - edge], 1)
+    order = block_index(starts.ravel(), sizes.ravel())
+    held = beside.values[[beside.codes.index(code) for code in columns.codes]]
+    values = np.concatenate([columns.values, held], 1).take(order, 1)
+    wide = Columns(np.concatenate([columns.sensed_us, beside.sensed_us])[order], columns.codes, values)
+    own = np.empty(n, np.int64)
+    mine = order < n
+    own[order[mine]] = np.flatnonzero(mine)
+    start = np.concatenate([[0], np.cumsum(sizes.sum(1))]).astype(np.int64)
+    its = Rides(rides.custody_id, rides.carrier, rides.tag, rides.from_us, rides.until_us, start, rides.quality)
+    return wide, its, own
+
+
+def _flags(columns: Columns, rides: Rides, tested: npt.NDArray[np.bool_]) -> U1:
     flags = np.full(columns.values.shape, NOT_EVALUATED, np.uint8)
     for low, high in _stretches(tested):  # neighbouring rides with settings are one call
         first, last = int(rides.start[low]), int(rides.start[high])

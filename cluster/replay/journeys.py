@@ -144,9 +144,27 @@ def load(part: Part, only: frozenset[str] | None = None) -> Journeys:
         reader.integers(table.column("until_at"), FOREVER_US),
         np.concatenate([np.zeros(1, np.int64), np.cumsum(count)]),
         settings,
+        *_beside(part, reader.integers(table.column("custody_id"))),
     )
     lots = [json.loads(row["lots"] or "{}") for row in shipments]
     return Journeys(part, shipments, custodies, found, first, number, _plans(shipments), lots)
+
+
+def _beside(part: Part, custody_id: I8) -> tuple[Columns | None, I8 | None]:
+    """The readings beside the custodies of these ids that their flags look at, and where each one's begin. Old archives have none."""
+    if "neighbours" not in part.files:
+        return None, None
+    table = part.table("neighbours")
+    ids = reader.integers(table.column("custody_id"))
+    by_id = np.argsort(custody_id)
+    place = np.minimum(np.searchsorted(custody_id, ids, sorter=by_id), max(len(by_id) - 1, 0))
+    mine = np.flatnonzero(custody_id[by_id[place]] == ids) if len(by_id) else np.zeros(0, np.int64)
+    ride = by_id[place[mine]]
+    order = np.argsort(ride, kind="stable")
+    codes = tuple(range(len(COLUMNS)))
+    table = table.take(mine[order])
+    made = Columns(reader.integers(table.column("sensed_at")), codes, reader.values(table, codes))
+    return made, np.searchsorted(ride[order], np.arange(len(custody_id) + 1)).astype(np.int64)
 
 
 def _must_follow(first: I8, count: I8, part: Part) -> None:

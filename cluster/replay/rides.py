@@ -28,7 +28,11 @@ class Columns:
 
 @dataclass(slots=True)
 class Rides:
-    """The custodies of a part: arrays of length r. carrier: index into the list given with them; start: (r + 1,), rows of the columns."""
+    """The custodies of a part: arrays of length r. carrier: index into the list given with them; start: (r + 1,), rows of the columns.
+
+    beside: readings outside of the custodies that their flags look at, those of ride k in rows beside_start[k] … beside_start[k + 1] - 1 in
+    judging order, with every column; None where nothing is known of any.
+    """
 
     custody_id: I8
     carrier: I4
@@ -37,6 +41,8 @@ class Rides:
     until_us: I8
     start: I8
     quality: list[QualitySettings | None]
+    beside: Columns | None = None
+    beside_start: I8 | None = None
 
     def __len__(self) -> int:
         return len(self.custody_id)
@@ -46,7 +52,11 @@ class Rides:
         few = slice(low, high)
         settings = (self.quality if quality is None else quality)[few]
         start = self.start[low : high + 1] - self.start[low]
-        return Rides(self.custody_id[few], self.carrier[few], self.tag[few], self.from_us[few], self.until_us[few], start, settings)
+        beside_start = None if self.beside_start is None else self.beside_start[low : high + 1]
+        return Rides(
+            self.custody_id[few], self.carrier[few], self.tag[few], self.from_us[few], self.until_us[few], start, settings, self.beside,
+            beside_start,
+        )  # fmt: skip
 
 
 def blocks(rides: Rides) -> list[tuple[int, int]]:

@@ -68,7 +68,7 @@ def deliver(client: Client, shipment: str, minute: float) -> None:
 
 
 def journeys(client: Client, seed: int, *, minutes: int = 180) -> list[str]:
-    """Six closed shipments, one of each kind; their ids."""
+    """Eight closed shipments, of each kind; their ids."""
     rng = random.Random(seed)
     profile_id = profile(client)
     fence = circle(new_id("depot"), *DEPOT, 2000.0)
@@ -122,6 +122,23 @@ def journeys(client: Client, seed: int, *, minutes: int = 180) -> list[str]:
     send(client, course(rng, tag, 0, minutes), rng)
     client.assign(shipment, tag, minutes * 0.1, minutes * 0.9)
     made.append(shipment)
+
+    # From one carrier to the next, with spikes at the edges that only the tag's readings outside of the custody show, in order and late.
+    tag = new_id("t")
+    quality_tests(client, tag)
+    shipment, other = client.shipment(profile_id), client.shipment(profile_id)
+    client.assign(shipment, tag, 3)
+    spikes = (3, minutes - 1, 2 * minutes - 1)
+    rows = [
+        (tag, float(minute), 40.0 if minute in spikes else 5.0, None, None) for minute in range(1, 2 * minutes + 3) if minute != minutes
+    ]
+    send(client, rows[1 : minutes - 1], rng, shuffled=False)
+    client.release(shipment, tag, minutes)
+    client.assign(other, tag, minutes)
+    send(client, rows[minutes - 1 :], rng)
+    client.release(other, tag, 2 * minutes)
+    send(client, [(tag, minutes + 0.5, 75.0, None, None), (tag, minutes + 0.25, 5.5, None, None), rows[0]], rng, shuffled=False, size=1)
+    made += [shipment, other]
 
     for one in made:
         deliver(client, one, 2 * minutes + 1)

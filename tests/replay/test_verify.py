@@ -121,3 +121,20 @@ def test_a_changed_custody_end_names_what_it_cuts(part: dict[str, Any], tmp_path
         (subject, name, how, fields) for subject, name, how, fields in named(found)
     ] or ("excursion", "warm", "changed", "ended_at,violation_us,readings") in named(found)
     assert [row["after_started_at"] for row in found if row["subject"] == "excursion"] == [us(60)], "the one before the new end stands"
+
+
+def test_a_changed_neighbour_names_the_flag_that_looks_at_it(client: Client, store: Store, archive: Archive, tmp_path: Any) -> None:
+    from tests.replay.tampering import tamper
+
+    tag = new_id("t")
+    quality_tests(client, tag)
+    shipment = client.shipment(client.profile(limit("hot", 30)), tag)
+    client.send(tag, *((minute, 50.0 if minute == 89 else 5.0) for minute in range(90)))
+    client.release(shipment, tag, 90)
+    deliver(client, shipment, 91)
+    client.send(tag, (92, 5.0))
+    place, _ = archive(shipment)
+    part = next(row for row in manifest.parts(store.engine) if row["location"] == place.location)
+    assert verify(part, Place.of(tmp_path / "as it was")) == []
+    tamper(part, "neighbours", change("temperature_c", 95.0, at(92)))
+    assert ("flag", "temperature_c", "changed", "readings") in named(verify(part, Place.of(tmp_path / "changed")))
