@@ -282,6 +282,10 @@ def test_a_book_is_synchronised_with_differences_and_a_choice_of_who_wins(waybil
         inventory_pb2.BookLine(item_id=door.IT, zone_id="A", lot_number="c", quantity="3"),
         inventory_pb2.BookLine(item_id="nobody", zone_id="A", quantity="3"),
         inventory_pb2.BookLine(item_id=door.IT, zone_id="A", quantity="3.0000001"),
+        inventory_pb2.BookLine(item_id=door.IT, zone_id="A", quantity="1", unit="KGM"),
+        inventory_pb2.BookLine(item_id=door.IT, zone_id="A", quantity="999999999999", unit="BX"),
+        inventory_pb2.BookLine(item_id=door.IT, zone_id="nowhere", quantity="1"),
+        inventory_pb2.BookLine(external_item_id="4711", zone_id="A", quantity="1"),
     ]
     differences, refusals, summary = door.sync(lines)
     assert [(one.lot_number, one.left_quantity, one.right_quantity, one.difference) for one in differences] == [
@@ -289,9 +293,10 @@ def test_a_book_is_synchronised_with_differences_and_a_choice_of_who_wins(waybil
     ]  # fmt: skip
     assert {one.action for one in differences} == {inventory_pb2.DIFFERENCE_ACTION_BOOK_THERE}
     assert [(one.line, one.error.reason, one.error.field) for one in refusals] == [
-        (2, "NOT_FOUND", "item_id"), (3, "INVALID_ARGUMENT", "quantity"),
+        (2, "NOT_FOUND", "item_id"), (3, "INVALID_ARGUMENT", "quantity"), (4, "INVALID_ARGUMENT", "unit"),
+        (5, "INVALID_ARGUMENT", "quantity"), (6, "NOT_FOUND", "zone_id"), (7, "NOT_FOUND", "external_item_id"),
     ]  # fmt: skip
-    assert (summary.quantity_differs, summary.only_here, summary.only_there, summary.refused) == (1, 1, 1, 2)
+    assert (summary.quantity_differs, summary.only_here, summary.only_there, summary.refused) == (1, 1, 1, 6)
     door.close()
 
 
@@ -315,6 +320,9 @@ def test_what_the_other_system_wins_is_recorded_and_changes_follow_its_cursor(wa
             door.sync([], scope=inventory_pb2.SYNC_SCOPE_CHANGES, cursor=cursor)
         assert failed.value.code() == RANGE
     assert after.cursor != summary.cursor
+    with pytest.raises(grpc.RpcError, match="is the cursor of erp and") as failed:
+        door.sync([], scope=inventory_pb2.SYNC_SCOPE_CHANGES, cursor=after.cursor, system="another")
+    assert failed.value.code() == RANGE
     report = list(door.stub.Reconcile(
         inventory_pb2.ReconcileRequest(warehouse_id=door.W, right=inventory_pb2.Book(system="erp")), timeout=DEADLINE_S
     ))  # fmt: skip
