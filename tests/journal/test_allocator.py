@@ -20,7 +20,7 @@ def columns(megabytes):
 
 allocator.EVERY_S = 0.1
 before = rss_mb()
-begin, threads = threading.Event(), []
+begin, end, done = threading.Event(), threading.Event(), threading.Barrier(13)
 for _ in range(12):
     def work():
         np.ones(1 << 12)  # the thread has its heap
@@ -28,13 +28,17 @@ for _ in range(12):
         kept = [np.ones(1 << 10)]
         columns(20)
         columns(3)
-        time.sleep(1.0)
-    threads.append(threading.Thread(target=work))
-    threads[-1].start()
+        done.wait()
+        end.wait()
+    threading.Thread(target=work).start()
 allocator.give_back_regularly()
 begin.set()
-time.sleep(0.8)
+done.wait()
+until = time.monotonic() + 10
+while rss_mb() - before >= 60 and time.monotonic() < until:
+    time.sleep(0.05)
 print(rss_mb() - before)
+end.set()
 """
 
 
