@@ -68,6 +68,8 @@ def run_until(folder: Path, line_begins: str, *more: str) -> tuple[str, int, boo
             lines.append(line)
             if line.startswith(line_begins):
                 break
+        else:
+            pytest.fail(f"the demo ended: {''.join(lines[-20:])}\n{Path(errors.name).read_text()[-3000:]}")
         started, children = read_record(folder / "processes.json"), below(run.pid)
         assert started
         os.killpg(run.pid, signal.SIGINT)  # as a terminal does
