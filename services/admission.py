@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 
@@ -11,7 +12,10 @@ RETRY_AFTER_S = 0.2
 FREE_BYTES = 1 << 20
 """So much may always wait: nobody is refused for a queue that is not worth speaking of."""
 MEASURED_S = 0.25
-"""The rate is measured over stretches of at least so long in which there was always work."""
+"""The rate is measured over stretches of at least so long in which there was always work.
+
+Where less than FREE_BYTES waited, more could have been done in the time: such a stretch shows at most that the rate is higher.
+"""
 NEWS = 0.3
 """Weight of the newest stretch."""
 OUTAGE_S = 1.0
@@ -39,6 +43,7 @@ class Admission:
         self._rate = 0.0  # bytes a second; 0: not yet known
         self._since: float | None = None  # since when there has always been work
         self._done = 0
+        self._least = math.inf  # so many bytes were in flight at least since the first of the stretch was done
         self._last = 0.0  # when something was last done
 
     @property
@@ -73,25 +78,30 @@ class Admission:
     def hold(self, size: int) -> None:
         """So many bytes more are in flight."""
         if self._since is None:
-            self._since, self._done = time.monotonic(), 0
+            self._begin(time.monotonic())
         self.bytes += size
 
     def release(self, size: int, done: bool = False) -> None:
         """So many bytes less are in flight; `done`: they are durable."""
         self.bytes -= size
+        self._least = min(self._least, self.bytes)
         if done:
             self._done += size
             self._measure()
         if not self.bytes:
             self._since = None
 
+    def _begin(self, now: float) -> None:
+        self._since, self._done, self._least = now, 0, math.inf
+
     def _measure(self) -> None:
         now = time.monotonic()
         if self._since is not None and now - max(self._last, self._since) > OUTAGE_S:
-            self._since, self._done = now, 0
+            self._begin(now)
         self._last = now
         if self._since is None or now - self._since < MEASURED_S:
             return
         rate = self._done / (now - self._since)
-        self._rate = rate if not self._rate else (1 - NEWS) * self._rate + NEWS * rate
-        self._since, self._done = now, 0
+        if self._least >= FREE_BYTES or 0 < self._rate < rate:
+            self._rate = rate if not self._rate else (1 - NEWS) * self._rate + NEWS * rate
+        self._begin(now)

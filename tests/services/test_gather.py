@@ -340,3 +340,28 @@ def test_what_would_wait_too_long_is_refused_by_the_measured_rate(monkeypatch: p
     assert admission.room == pytest.approx(2_000_000)
     with pytest.raises(Overloaded):
         admission.admit("b", 10_000, False)
+
+
+def test_one_slow_message_says_nothing_of_how_much_can_be_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("services.admission.time.monotonic", lambda: clock[0])
+    admission = Admission(1 << 30, queue_s=0.5)
+    admission.hold(60)
+    clock[0] += 0.8
+    admission.release(60, done=True)
+    for source in ("b", "c"):  # a burst
+        admission.admit(source, 50_000_000, False)
+    for _ in range(4):  # 1 MB a second
+        clock[0] += 0.5
+        admission.release(500_000, done=True)
+    assert admission.room == pytest.approx(1 << 20)
+    admission.release(98_000_000)
+    for _ in range(80):  # never much at once, and it is quickly done: more is done in a second than was known
+        admission.hold(450_000)
+        clock[0] += 0.025
+        admission.hold(450_000)
+        admission.release(450_000, done=True)
+        clock[0] += 0.025
+        admission.hold(1)
+        admission.release(450_000, done=True)
+    assert admission.room > 4_000_000
