@@ -116,8 +116,8 @@ class TagServiceServicer:
 
     def UpdateTag(self, request, context):
         """Changes kind, interval, quality settings, labels. Fields that can be masked: kind, usual_interval_s, quality, labels, description. Quality settings hold at once: the
-        tag's open custody is judged again with them (revisions with cause `quality`); a closed custody keeps its judgement until late readings, a correction or another plan judge it
-        again. NOT_FOUND, STALE_ETAG, INVALID_ARGUMENT as usual.
+        tag's open custody is judged again with them (revisions with cause `quality`); a closed custody keeps its judgement until late readings, readings outside of
+        it by which a flag inside it becomes or ceases to be FAIL, a correction or another plan judge it again. NOT_FOUND, STALE_ETAG, INVALID_ARGUMENT as usual.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

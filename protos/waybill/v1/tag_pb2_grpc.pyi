@@ -44,8 +44,8 @@ class TagServiceStub:
     """Tags by id, ascending."""
     UpdateTag: _grpc.UnaryUnaryMultiCallable[_tag_pb2.UpdateTagRequest, _tag_pb2.UpdateTagResponse]
     """Changes kind, interval, quality settings, labels. Fields that can be masked: kind, usual_interval_s, quality, labels, description. Quality settings hold at once: the
-    tag's open custody is judged again with them (revisions with cause `quality`); a closed custody keeps its judgement until late readings, a correction or another plan judge it
-    again. NOT_FOUND, STALE_ETAG, INVALID_ARGUMENT as usual.
+    tag's open custody is judged again with them (revisions with cause `quality`); a closed custody keeps its judgement until late readings, readings outside of
+    it by which a flag inside it becomes or ceases to be FAIL, a correction or another plan judge it again. NOT_FOUND, STALE_ETAG, INVALID_ARGUMENT as usual.
     """
     GetTagTwin: _grpc.UnaryUnaryMultiCallable[_tag_pb2.GetTagTwinRequest, _tag_pb2.GetTagTwinResponse]
     """The tag's twin: what is known of the device now. Read from the shard that the tag lives in, after everything acknowledged before this call. NOT_FOUND as GetTag."""
@@ -82,8 +82,8 @@ class TagServiceAsyncStub(TagServiceStub):
     """Tags by id, ascending."""
     UpdateTag: _aio.UnaryUnaryMultiCallable[_tag_pb2.UpdateTagRequest, _tag_pb2.UpdateTagResponse]  # type: ignore[assignment]
     """Changes kind, interval, quality settings, labels. Fields that can be masked: kind, usual_interval_s, quality, labels, description. Quality settings hold at once: the
-    tag's open custody is judged again with them (revisions with cause `quality`); a closed custody keeps its judgement until late readings, a correction or another plan judge it
-    again. NOT_FOUND, STALE_ETAG, INVALID_ARGUMENT as usual.
+    tag's open custody is judged again with them (revisions with cause `quality`); a closed custody keeps its judgement until late readings, readings outside of
+    it by which a flag inside it becomes or ceases to be FAIL, a correction or another plan judge it again. NOT_FOUND, STALE_ETAG, INVALID_ARGUMENT as usual.
     """
     GetTagTwin: _aio.UnaryUnaryMultiCallable[_tag_pb2.GetTagTwinRequest, _tag_pb2.GetTagTwinResponse]  # type: ignore[assignment]
     """The tag's twin: what is known of the device now. Read from the shard that the tag lives in, after everything acknowledged before this call. NOT_FOUND as GetTag."""
@@ -141,8 +141,8 @@ class TagServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_tag_pb2.UpdateTagResponse, _abc.Awaitable[_tag_pb2.UpdateTagResponse]]:
         """Changes kind, interval, quality settings, labels. Fields that can be masked: kind, usual_interval_s, quality, labels, description. Quality settings hold at once: the
-        tag's open custody is judged again with them (revisions with cause `quality`); a closed custody keeps its judgement until late readings, a correction or another plan judge it
-        again. NOT_FOUND, STALE_ETAG, INVALID_ARGUMENT as usual.
+        tag's open custody is judged again with them (revisions with cause `quality`); a closed custody keeps its judgement until late readings, readings outside of
+        it by which a flag inside it becomes or ceases to be FAIL, a correction or another plan judge it again. NOT_FOUND, STALE_ETAG, INVALID_ARGUMENT as usual.
         """
 
     @_abc_1.abstractmethod
