@@ -11,10 +11,11 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import BindParameter, Connection, and_, bindparam, func, insert, or_, select, text, tuple_
+from sqlalchemy import BigInteger, BindParameter, Connection, and_, bindparam, func, insert, literal_column, or_, select, text, tuple_
 
 from actors.journal import rows
 from actors.journal.holds import Change, on_act, on_excursion
+from actors.journal.once import Once, among, listed
 from actors.journal.outbox import Message, told_anyone
 from actors.journal.prepared import EventDraft, HoldAct, PreparedCommit
 from actors.journal.tables import (
@@ -77,6 +78,16 @@ def lock_carriers(connection: Connection, commits: Sequence[PreparedCommit]) -> 
     if keys:
         hashes = sorted({int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big", signed=True) for key in keys})
         connection.execute(text("SELECT pg_advisory_xact_lock(k) FROM unnest(CAST(:keys AS bigint[])) AS k"), {"keys": hashes})
+
+
+def _lasting(dialect: str) -> Any:
+    """The excursions of some carriers that were going on at a time, or came later."""
+    lasting = or_(EXCURSION.c.ended_us.is_(None), EXCURSION.c.ended_us > bindparam("earliest", type_=BigInteger))
+    found = select(EXCURSION).where(among(EXCURSION.c.carrier, dialect), EXCURSION.c.state != literal_column("'RETRACTED'"), lasting)
+    return found.order_by(EXCURSION.c.carrier, EXCURSION.c.excursion_id)
+
+
+_LASTING = Once(_lasting)
 
 
 def lock_lots(connection: Connection, lot_ids: Iterable[str]) -> set[str]:
@@ -146,12 +157,13 @@ def on_arrivals(connection: Connection, arrivals: Iterable[tuple[str, str, str, 
     for carrier, _, lot_id, at_us in arrivals:
         by_carrier[carrier] = min(at_us, by_carrier.get(carrier, at_us))
         lots.setdefault(carrier, set()).add(lot_id)
-    going_on: list[dict[str, Any]] = []
-    for carrier, at_us in sorted(by_carrier.items()):
-        standing = (EXCURSION.c.carrier == carrier) & (EXCURSION.c.state != "RETRACTED")
-        lasting = or_(EXCURSION.c.ended_us.is_(None), EXCURSION.c.ended_us > at_us)
-        going_on += [dict(row) for row in connection.execute(select(EXCURSION).where(standing, lasting)).mappings()]
+    if not by_carrier:
+        return told
+    asked = {"some": listed(connection, sorted(by_carrier)), "earliest": min(by_carrier.values())}
+    going_on = [dict(zip(EXCURSION.columns.keys(), row, strict=True)) for row in _LASTING.rows(connection, asked)]
     for one in going_on:
+        if one["ended_us"] is not None and one["ended_us"] <= by_carrier[one["carrier"]]:
+            continue
         found = on_excursions(connection, [one], now_us, arrived=frozenset(lots[one["carrier"]]))
         told.events += found.events
         told.messages += found.messages

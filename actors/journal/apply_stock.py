@@ -11,13 +11,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, or_, select, update
+from sqlalchemy import Connection, bindparam, func, insert, literal_column, or_, select, update
 
 from actors.journal import rows
 from actors.journal.apply_holds import lock_lots, on_arrivals
 from actors.journal.columns import dumps
 from actors.journal.holds import block_of
-from actors.journal.once import Once
+from actors.journal.once import Once, among, listed
 from actors.journal.outbox import Message, destinations
 from actors.journal.prepared import EventDraft, StockWork
 from actors.journal.stock_goods import Goods
@@ -30,13 +30,33 @@ from actors.rules.stock import Book, Found, Line
 LEDGER, MOVEMENT, LEG, STOCK = (rows.table_of(model) for model in (Ledger, Movement, StockLeg, Stock))
 HOLD, WAREHOUSE, ZONE = rows.table_of(Hold), rows.table_of(Warehouse), rows.table_of(Zone)
 
+KEY_OF_STOCK = ("warehouse_id", "zone_id", "lot_id", "handling_unit_id", "shipment_id", "status")
+
+
+def _recorded(dialect: str) -> Any:
+    mine = (MOVEMENT.c.warehouse_id == bindparam("warehouse")) & among(MOVEMENT.c.key, dialect)
+    return select(MOVEMENT.c.key, MOVEMENT.c.digest, MOVEMENT.c.body).where(mine)
+
+
+def _lines(dialect: str) -> Any:
+    key = [STOCK.c[name] for name in KEY_OF_STOCK]
+    here = or_(STOCK.c.warehouse_id == bindparam("warehouse"), among(STOCK.c.shipment_id, dialect, "shipments"))
+    found = select(*key, STOCK.c.quantity, STOCK.c.first_us, STOCK.c.left_us).where(among(STOCK.c.lot_id, dialect), here)
+    return found.order_by(*key).with_for_update()
+
+
+def _holds(dialect: str) -> Any:
+    blocking = select(HOLD).where(among(HOLD.c.lot_id, dialect), HOLD.c.state != literal_column("'RELEASED'"))
+    return blocking.order_by(HOLD.c.lot_id, HOLD.c.ordinal)
+
+
+_RECORDED, _LINES, _HOLDS = Once(_recorded), Once(_lines), Once(_holds)
 _INSERT_MOVEMENTS = Once(lambda dialect: rows.insert_with_text(MOVEMENT, "body", dialect))
 """`text` is the body as JSON: it goes into the event and the outbox, too, and is made once."""
 _INSERT_LEGS = Once(lambda _: insert(LEG), LEG.columns.keys())
 
 CLOCK_TOLERANCE_US = 60_000_000
 FULL_RETRY_S = 5.0
-KEY_OF_STOCK = ("warehouse_id", "zone_id", "lot_id", "handling_unit_id", "shipment_id", "status")
 
 
 def apply_stock(connection: Connection, work: StockWork, now_us: int) -> tuple[list[dict[str, Any]], list[EventDraft], list[Message]]:
@@ -107,32 +127,26 @@ class _Batch:
         self._later(fresh)
 
     def _recorded(self) -> dict[str, tuple[str, dict[str, Any]]]:
-        found: dict[str, tuple[str, dict[str, Any]]] = {}
-        for some in rows.chunks([one["key"] for one in self.asked]):
-            mine = (MOVEMENT.c.warehouse_id == self.warehouse_id) & MOVEMENT.c.key.in_(some)
-            for key, digest, body in self.connection.execute(select(MOVEMENT.c.key, MOVEMENT.c.digest, MOVEMENT.c.body).where(mine)):
-                found[key] = (digest, body)
-        return found
+        keys = listed(self.connection, [one["key"] for one in self.asked])
+        there = _RECORDED.rows(self.connection, {"warehouse": self.warehouse_id, "some": keys})
+        return {key: (digest, body) for key, digest, body in there}
 
     def _lines(self, lots: Iterable[str]) -> None:
         """The lots' lines in this warehouse and on the shipments that the batch names, held."""
-        shipments = sorted(self.units.shipments)
-        for some in rows.chunks(sorted(lots)):
-            here = STOCK.c.warehouse_id == self.warehouse_id
-            if shipments:
-                here = or_(here, STOCK.c.shipment_id.in_(shipments))
-            query = select(STOCK).where(STOCK.c.lot_id.in_(some), here).order_by(*(STOCK.c[name] for name in KEY_OF_STOCK))
-            for row in self.connection.execute(query.with_for_update()).mappings():
-                line = Line(*(row[name] for name in KEY_OF_STOCK))
-                self.book.lines[line] = row["quantity"]
-                self.first[line] = (row["first_us"], row["left_us"])
+        asked = {
+            "warehouse": self.warehouse_id, "some": listed(self.connection, sorted(lots)),
+            "shipments": listed(self.connection, sorted(self.units.shipments)),
+        }  # fmt: skip
+        for *key, quantity, first_us, left_us in _LINES.rows(self.connection, asked):
+            line = Line(*key)
+            self.book.lines[line] = quantity
+            self.first[line] = (first_us, left_us)
 
     def _blocks(self, lots: Iterable[str]) -> dict[str, list[stock.Block]]:
         blocks: dict[str, list[stock.Block]] = {}
-        for some in rows.chunks(sorted(lots)):
-            query = select(HOLD).where(HOLD.c.lot_id.in_(some), HOLD.c.state != "RELEASED").order_by(HOLD.c.lot_id, HOLD.c.ordinal)
-            for row in self.connection.execute(query).mappings():
-                blocks.setdefault(row["lot_id"], []).append(block_of(dict(row)))
+        for row in _HOLDS.rows(self.connection, {"some": listed(self.connection, sorted(lots))}):
+            hold = dict(zip(HOLD.columns.keys(), row, strict=True))
+            blocks.setdefault(hold["lot_id"], []).append(block_of(hold))
         return blocks
 
     def _later(self, fresh: Sequence[Mapping[str, Any]]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, func, select, tuple_
 
 from actors.journal import rows
+from actors.journal.once import Once, among, listed
 from actors.journal.tables import Item, Lot, Serial
 from actors.journal.tables import Mapping as MappingRow
 from actors.rules import stock
@@ -18,6 +19,16 @@ from actors.rules.errors import FailedPrecondition, InvalidArgument, NotFound
 from actors.rules.stock import Book, Found, Line, Movement
 
 ITEM, LOT, SERIAL, MAPPING = (rows.table_of(model) for model in (Item, Lot, Serial, MappingRow))
+
+
+def _pieces(dialect: str) -> Any:
+    """How many pieces are known by number, by place."""
+    place = (SERIAL.c.warehouse_id, SERIAL.c.zone_id, SERIAL.c.shipment_id, SERIAL.c.lot_id)
+    mine = among(SERIAL.c.item_id, dialect, "items") & among(SERIAL.c.lot_id, dialect)
+    return select(*place, func.count()).where(mine).group_by(*place)
+
+
+_LOTS, _PIECES = Once(lambda dialect: select(LOT).where(among(LOT.c.lot_id, dialect))), Once(_pieces)
 
 LEAVES = frozenset({"SHIP", "SCRAP"})
 """Kinds after which a piece is not in the warehouse any more."""
@@ -114,15 +125,15 @@ class Goods:
 
     def load_lots(self, lot_ids: Iterable[str]) -> None:
         """The lots that are there, and how many of their pieces are known where; the lots' rows are held by the caller."""
-        for some in rows.chunks(sorted(lot_ids)):
-            for row in self._connection.execute(select(LOT).where(LOT.c.lot_id.in_(some))).mappings():
-                self.lots[row["lot_id"]] = dict(row)
-                if row["expires_us"] is not None:
-                    self.expires_us[row["lot_id"]] = row["expires_us"]
-            where = (SERIAL.c.warehouse_id, SERIAL.c.zone_id, SERIAL.c.shipment_id, SERIAL.c.lot_id)
-            mine = SERIAL.c.item_id.in_({stock.item_of(lot_id) for lot_id in some}) & SERIAL.c.lot_id.in_(some)
-            for *place, count in self._connection.execute(select(*where, func.count()).where(mine).group_by(*where)):
-                self._known[tuple(place)] = count
+        ids = listed(self._connection, sorted(lot_ids))
+        for values in _LOTS.rows(self._connection, {"some": ids}):
+            row = dict(zip(LOT.columns.keys(), values, strict=True))
+            self.lots[row["lot_id"]] = row
+            if row["expires_us"] is not None:
+                self.expires_us[row["lot_id"]] = row["expires_us"]
+        items = listed(self._connection, sorted({stock.item_of(lot_id) for lot_id in lot_ids}))
+        for *place, count in _PIECES.rows(self._connection, {"items": items, "some": ids}):
+            self._known[tuple(place)] = count
 
     def check_expiry(self, lot_id: str, one: Mapping[str, Any]) -> None:
         """A lot has one expiry, and goods without lot have none."""
