@@ -18,6 +18,7 @@ from actors.journal.tables import CarrierPlan, Custody, Excursion, Exposure, Tag
 from actors.part import Part
 from actors.rules import codec, readings
 from actors.rules.custody import Interval
+from actors.rules.neighbours import looking
 from actors.rules.plan import Plan
 from actors.rules.quality import QualitySettings
 from actors.rules.readings import (
@@ -34,7 +35,7 @@ from actors.rules.readings import (
 )
 from actors.tags import admit, clock, entry, neighbours, past, snapshot, special
 from actors.tags.changes import Changes
-from actors.tags.columns import MIN_US, SPECIAL_QUALITY
+from actors.tags.columns import MIN_US, SPECIAL_MKT, SPECIAL_NEIGHBOURS, SPECIAL_QUALITY
 from actors.tags.commands import apply
 from actors.tags.head import Head
 from actors.tags.identity import resolve
@@ -329,7 +330,7 @@ class SensorTags:
         tags, from_us = tags[first].astype(np.int32), from_us[first]
         rows = self.head.tags[tags]
         riding, special, closed = rows["custody_from_us"] < FOREVER_US, rows["special"] != 0, from_us < rows["past_until_us"]
-        tested = (rows["special"] & SPECIAL_QUALITY) != 0
+        tested = (rows["special"] & SPECIAL_NEIGHBOURS) != 0
         for at in np.flatnonzero((riding & special) | tested | closed).tolist():
             tag = int(tags[at])
             new, touched = None, neighbours.NO_TIMES
@@ -430,10 +431,11 @@ class SensorTags:
         row = self.head.tags[tag]
         if settings is None:
             self.quality.pop(tag, None)
-            row["special"] &= ~SPECIAL_QUALITY & 0xFF
+            row["special"] &= SPECIAL_MKT
         else:
             self.quality[tag] = settings
-            row["special"] |= SPECIAL_QUALITY
+            looks = SPECIAL_NEIGHBOURS if looking(settings, range(len(readings.COLUMNS))) else 0
+            row["special"] = (row["special"] & SPECIAL_MKT) | SPECIAL_QUALITY | looks
 
     def series_of(self, tag: int, from_us: int, until_us: int) -> Batch:
         """All judged readings of a tag in [from_us, until_us), in any order: the ring's where it holds them all, else the journal's."""

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from actors.rules._compile import frozen
 from actors.rules.readings import ACCEPTED, CONFLICTING, DUPLICATE, F8, I4, I8, LATITUDE, SPEED, U1, Groups
-from actors.tags.columns import MIN_US, SPECIAL_QUALITY, grown
+from actors.tags.columns import MIN_US, SPECIAL_NEIGHBOURS, grown
 from actors.tags.ring import Ring
 
 UNSURE = 0
@@ -186,7 +186,7 @@ def admit(
 
     certain: every row is known to be new (a replay of the journal, or looked up there).
     A group is fast where all its new readings are newer than everything known of the tag and inside its open custody:
-    it advances the head. The others, and all of tags with quality settings, are slow, with the earliest new sensed time.
+    it advances the head. The others, and all of tags whose quality tests look at neighbours, are slow, with the earliest new sensed time.
     `values` loses (NaN) what a partly known reading repeats.
     counts: [fast groups, fast rows, slow groups, woken tags, future rows, unsure rows].
     """
@@ -357,7 +357,7 @@ def admit(
             woken[n_woken] = t
             n_woken += 1
         if n_rows > rows_before:
-            if slow or (tags[t].special & SPECIAL_QUALITY) != 0 or (rides and tags[t].special != 0):
+            if slow or (tags[t].special & SPECIAL_NEIGHBOURS) != 0 or (rides and tags[t].special != 0):
                 n_rows = rows_before
                 slow_tag[n_slow] = t
                 slow_from[n_slow] = earliest

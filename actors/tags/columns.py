@@ -44,6 +44,8 @@ SPECIAL_MKT = 1
 """The tag has an mkt limit: its whole custody is kept as a series."""
 SPECIAL_QUALITY = 2
 """The tag has quality settings: flags are judged with every batch."""
+SPECIAL_NEIGHBOURS = 4
+"""Some of these look at neighbours: what its next readings will look at is kept whether it rides or not."""
 
 
 def grown(array: npt.NDArray[Any], needed: int, fill: Any = None) -> npt.NDArray[Any]:

@@ -16,7 +16,7 @@ from actors.rules.readings import ACCURACY, FOREVER_US, I4, I8, LATITUDE, LONGIT
 from actors.tags.carriers import Carrier, Rulebook, fresh_rows
 from actors.tags.changes import Changes
 from actors.tags.checkpoints import CheckpointStore
-from actors.tags.columns import MIN_US, SPECIAL_MKT, SPECIAL_QUALITY, empty_tags, fresh_tags, grown
+from actors.tags.columns import MIN_US, SPECIAL_MKT, empty_tags, fresh_tags, grown
 from actors.tags.custodies import Custodies, OpenCustody
 from actors.tags.records import Records, Rows, block_index
 from actors.tags.ring import Ring
@@ -110,7 +110,7 @@ class Head:
         self.refresh(tags, rows, np.arange(len(tags)))
         self.keep(tags, rows)
         mkt = any(spec.mode == exposure.MKT for spec in carrier.tracks)
-        self.tags["special"][tags] = (self.tags["special"][tags] & SPECIAL_QUALITY) | (SPECIAL_MKT if mkt else 0)
+        self.tags["special"][tags] = (self.tags["special"][tags] & ~np.uint8(SPECIAL_MKT)) | (SPECIAL_MKT if mkt else 0)
 
     def note_remade(self, tags: Iterable[int]) -> None:
         """Copies of these tags' rows that were taken before are of no use."""
@@ -124,7 +124,7 @@ class Head:
         self.records.drop(tag)
         row = self.tags[tag]
         row["shape"] = 0
-        row["special"] &= SPECIAL_QUALITY
+        row["special"] &= ~np.uint8(SPECIAL_MKT)
         return self.custodies.pop(tag)
 
     def fresh_rows(self, custody: OpenCustody, carrier: Carrier, until_us: int) -> tuple[exposure.Rows, exposure.Rows]:

@@ -121,19 +121,19 @@ def take(tags: SensorTags, tag: int, new: Batch, cause: str, changes: Changes) -
     fresh = tags.series.get(tag)
     known = fresh if fresh is not None and _reaches(fresh, new, settings, from_us) else _without(load(tags, tag), new, settings)
     touched = NO_TIMES if settings is None or tags.replaying else _touched(tags, tag, known, new, settings, from_us)
-    now = special.merged(known, readings.subset(new, new.sensed_us >= min(from_us, known.since_us)), settings)
+    kept = readings.subset(new, new.sensed_us >= min(from_us, known.since_us))
     if tag not in head.custodies:
         assert settings is not None
-        tags.series[tag] = _tail(settings, now)
+        tags.series[tag] = _tail(settings, special.merged(known, kept, None))  # nobody asks for flags before it rides
         return touched
-    tags.series[tag] = now
+    tags.series[tag] = now = special.merged(known, kept, settings)
     if fresh is None and known.inside(from_us) < len(known.batch):
         special.judge_all(head, tag, now, cause, changes)
     else:
         special.take(head, tag, known, now, cause, changes)
     inside = new.sensed_us >= from_us
     if settings is not None and inside.any():
-        faults.state(tags, tag, now, readings.subset(new, inside), changes)
+        faults.state(tags, tag, _cut(now, now.inside(from_us), from_us), readings.subset(new, inside), changes)
     return touched
 
 
@@ -170,7 +170,7 @@ def _among(batch: Batch, new: Batch) -> readings.B1:
 def _touched(tags: SensorTags, tag: int, known: Series, new: Batch, settings: QualitySettings, from_us: int) -> I8:
     """The sensed times, before `from_us`, of earlier readings that flags *fail* came to or left with the `new` ones."""
     past_until_us = int(tags.head.tags[tag]["past_until_us"])
-    if _earliest(known, new, settings) >= past_until_us:
+    if past_until_us == MIN_US or _earliest(known, new, settings) >= past_until_us:
         return NO_TIMES
     if known.since_us == MIN_US or (len(known.batch) and int(new.sensed_us.min()) > int(known.batch.sensed_us[-1])):
         wide = whole.ordered(readings.concatenate([known.batch, new]))
