@@ -90,6 +90,21 @@ CASES: dict[str, Case] = {
         "messages of 166.",
         1200,
     ),
+    "shards": Case(
+        "Four shards against one",
+        "bench.shards",
+        "against_one",
+        "10,000 tags. Pre-routed: the bench gives each shard its columns itself, 15,000 readings a call, four calls without an answer at "
+        "each shard; then the same readings go on through gRPC. Both are durable and judged when they are answered.",
+        1200,
+    ),
+    "demo": Case(
+        "The demo's first alert",
+        "bench.demo",
+        "first_alert",
+        "`waybill demo` on a new database, installed and compiled before.",
+        600,
+    ),
     "memory": Case(
         "Memory of a tag",
         "bench.memory",
