@@ -23,7 +23,7 @@ from bench.workload import Workload
 FEW, MANY, MANY_QUICK = 1_000, 1_000_000, 100_000
 PER_GATEWAY, PER_SHIPMENT = 10_000, 1_000
 READINGS, WARM = 2_000_000, 1_000_000
-QUIET_S, ENCODING_S = 40, 20
+QUIET_S = 40
 IDLE_CORES, IDLE_S, SETTLING_S = 0.3, 3.0, 180.0
 
 
@@ -69,13 +69,15 @@ def _settle(system: System) -> dict[str, float]:
 def _quiet(system: System, work: Workload) -> dict[str, Any]:
     """Cores in use by kind of process while each tag reports once a minute, after the readings of the workload, and how answers waited."""
     start_us = work.start_us + work.minutes * 60_000_000
-    pace = Pace(system.target, work.tags, work.tags // 60, QUIET_S, time.time() + ENCODING_S, start_us, [], first_turn=work.minutes)
+    pace = Pace(system.target, work.tags, work.tags // 60, QUIET_S, 0.0, start_us, [], first_turn=work.minutes)
     sending = subprocess.Popen([sys.executable, "-m", "bench.paced", "send"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert sending.stdin is not None
     sending.stdin.write(json.dumps(asdict(pace)) + "\n")
     sending.stdin.flush()
-    time.sleep(max(0.0, pace.begin_s + 2 - time.time()))  # when it runs
-    cores = _cores(system, QUIET_S - 4)
+    assert sending.stdout is not None
+    sending.stdout.readline()  # all is encoded
+    time.sleep(3)  # when it runs
+    cores = _cores(system, QUIET_S - 5)
     told = json.loads(sending.communicate()[0])
     assert told["conflicting"] == told["refused"] == 0, told
     assert told["accepted"] >= 0.95 * pace.per_second * pace.seconds, told
