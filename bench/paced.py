@@ -31,8 +31,8 @@ COLD_C = -5.0
 
 @dataclass(frozen=True)
 class Pace:
-    """`per_second` readings of `tags` tags for `seconds`, from `begin_s` (time since 1970) on; 0: a second after saying that all is encoded.
-    `probes`: tags that get too cold once each.
+    """`per_second` readings of `tags` tags for `seconds`, from `begin_s` (time since 1970) on; 0: a second after saying that
+    all is encoded. `probes`: tags that get too cold once each.
 
     A tag's readings are a minute apart by the sensors' clock, from `start_us` on: tags that report every second would be silent,
     and make alerts of that, as soon as the bench pauses.
