@@ -41,7 +41,7 @@ def pretender() -> Iterator[Callable[[int, str, bytes, float], TrytonRpc]]:
                 pass
 
         server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         servers.append(server)
         return TrytonRpc(f"http://127.0.0.1:{server.server_port}/db", "waybill", lambda: PASSWORD, read_s=0.3)
 

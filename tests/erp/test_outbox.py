@@ -207,7 +207,7 @@ def listener() -> Iterator[Callable[..., tuple[str, list[tuple[dict[str, str], b
                 pass
 
         server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         servers.append(server)
         return f"http://127.0.0.1:{server.server_port}/hook", got
 
