@@ -228,6 +228,18 @@ def test_goods_shipped_from_one_warehouse_are_received_in_another_with_short_ove
     assert world.all(HandlingUnitLot) == []
 
 
+def test_goods_on_a_cancelled_shipment_come_back_but_none_follow_them(world: World) -> None:
+    world.move("RECEIVE", "r", "20")
+    onto = {"status": "FREE", "shipment_id": "S", "to_handling_unit_id": "PAL"}
+    world.move("SHIP", "s", "12", **onto)
+    [shipment] = world.all(Shipment)
+    world.commit(upserts=[Shipment(**{**shipment.model_dump(), "state": "CANCELLED"})])
+    with pytest.raises(FailedPrecondition, match="is CANCELLED"):
+        world.move("SHIP", "s2", "1", **onto)
+    world.move("RECEIVE", "back", "12", shipment_id="S")
+    assert world.stock() == {("W", "A", "", "FREE"): 20}
+
+
 def test_a_pallet_is_used_again_once_it_is_empty_or_what_was_short_is_settled(world: World) -> None:
     world.commit(inserts=[Shipment(shipment_id="S2", shard=0)])
     world.move("RECEIVE", "r", "20")

@@ -142,7 +142,8 @@ class ShipmentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelShipment(self, request, context):
-        """Cancels a shipment that is PLANNED or IN_TRANSIT, with a reason. Open custodies end at `cancel_time` (absent: now). What was judged stays. Cancelling again gives the same answer.
+        """Cancels a shipment that is PLANNED or IN_TRANSIT, with a reason. Open custodies end at `cancel_time` (absent: now). What was judged stays. Goods that were shipped onto it stay
+        IN_TRANSIT, for they are on it: they come off by a RECEIVE from it, into any warehouse, or by an ADJUST. Cancelling again gives the same answer.
         NOT_FOUND, STALE_ETAG. FAILED_PRECONDITION: it is delivered.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -51,7 +51,8 @@ class ShipmentServiceStub:
     Idempotent by `request_id`.
     """
     CancelShipment: _grpc.UnaryUnaryMultiCallable[_shipment_pb2.CancelShipmentRequest, _shipment_pb2.CancelShipmentResponse]
-    """Cancels a shipment that is PLANNED or IN_TRANSIT, with a reason. Open custodies end at `cancel_time` (absent: now). What was judged stays. Cancelling again gives the same answer.
+    """Cancels a shipment that is PLANNED or IN_TRANSIT, with a reason. Open custodies end at `cancel_time` (absent: now). What was judged stays. Goods that were shipped onto it stay
+    IN_TRANSIT, for they are on it: they come off by a RECEIVE from it, into any warehouse, or by an ADJUST. Cancelling again gives the same answer.
     NOT_FOUND, STALE_ETAG. FAILED_PRECONDITION: it is delivered.
     """
     AssignTag: _grpc.UnaryUnaryMultiCallable[_shipment_pb2.AssignTagRequest, _shipment_pb2.AssignTagResponse]
@@ -108,7 +109,8 @@ class ShipmentServiceAsyncStub(ShipmentServiceStub):
     Idempotent by `request_id`.
     """
     CancelShipment: _aio.UnaryUnaryMultiCallable[_shipment_pb2.CancelShipmentRequest, _shipment_pb2.CancelShipmentResponse]  # type: ignore[assignment]
-    """Cancels a shipment that is PLANNED or IN_TRANSIT, with a reason. Open custodies end at `cancel_time` (absent: now). What was judged stays. Cancelling again gives the same answer.
+    """Cancels a shipment that is PLANNED or IN_TRANSIT, with a reason. Open custodies end at `cancel_time` (absent: now). What was judged stays. Goods that were shipped onto it stay
+    IN_TRANSIT, for they are on it: they come off by a RECEIVE from it, into any warehouse, or by an ADJUST. Cancelling again gives the same answer.
     NOT_FOUND, STALE_ETAG. FAILED_PRECONDITION: it is delivered.
     """
     AssignTag: _aio.UnaryUnaryMultiCallable[_shipment_pb2.AssignTagRequest, _shipment_pb2.AssignTagResponse]  # type: ignore[assignment]
@@ -192,7 +194,8 @@ class ShipmentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _shipment_pb2.CancelShipmentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_shipment_pb2.CancelShipmentResponse, _abc.Awaitable[_shipment_pb2.CancelShipmentResponse]]:
-        """Cancels a shipment that is PLANNED or IN_TRANSIT, with a reason. Open custodies end at `cancel_time` (absent: now). What was judged stays. Cancelling again gives the same answer.
+        """Cancels a shipment that is PLANNED or IN_TRANSIT, with a reason. Open custodies end at `cancel_time` (absent: now). What was judged stays. Goods that were shipped onto it stay
+        IN_TRANSIT, for they are on it: they come off by a RECEIVE from it, into any warehouse, or by an ADJUST. Cancelling again gives the same answer.
         NOT_FOUND, STALE_ETAG. FAILED_PRECONDITION: it is delivered.
         """
 
