@@ -55,21 +55,16 @@ def single_group(start: int, stop: int) -> Groups:
     return Groups(np.zeros(1, np.int32), np.array([0, stop - start], np.int64), np.arange(start, stop, dtype=np.int64))
 
 
-def mkt_settings(rulebook: Rulebook, track: Any) -> tuple[int, int]:
-    """(window_us, max_gap_us) of an mkt track: those of its newest window."""
-    last = int(track["windows_start"]) + int(track["windows_count"]) - 1
-    limit = rulebook.limits[int(rulebook.windows[last]["limit"])]
-    return int(limit["window_us"]), int(limit["max_gap_us"])
+def trailing(rulebook: Rulebook, track: Any, batch: Batch, at_us: Any, *, ends: bool = False) -> Any:
+    """The trailing MKT of an mkt track at the given times (ends: of custodies), from all readings of the custody that have its metric.
 
-
-def trailing(rulebook: Rulebook, track: Any, batch: Batch, at_us: Any) -> Any:
-    """The trailing MKT of an mkt track at the given times, from all readings of the custody that have its metric."""
+    Each is by the limit in force at its time, over what the limit's windows hold: what lies outside of its stages is not looked back on.
+    """
     if int(track["metric"]) not in batch.codes:
         return np.full(len(at_us), np.nan)
     values = batch.values[batch.codes.index(int(track["metric"]))]
     held = ~np.isnan(values)
-    window_us, max_gap_us = mkt_settings(rulebook, track)
-    return mkt.trailing_mkt_c(batch.sensed_us[held], values[held], at_us, window_us, max_gap_us, int(track["from_us"]))
+    return mkt.evaluate(batch.sensed_us[held], values[held], at_us, track, rulebook.windows, rulebook.limits, ends=ends)
 
 
 def judge_whole(
@@ -100,7 +95,7 @@ def judge_whole(
             at_us = batch.sensed_us[mine]
             series = trailing(rulebook, tracks[row], batch, at_us)
             if until_us < FOREVER_US:
-                end_values[row] = trailing(rulebook, tracks[row], batch, np.array([until_us], np.int64))[0]
+                end_values[row] = trailing(rulebook, tracks[row], batch, np.array([until_us], np.int64), ends=True)[0]
             parts.append(exposure.advance_series(tracks, int(row), at_us, series, rulebook.windows, rulebook.limits))
     events = [np.zeros(0, geofence.VISIT_EVENT)]
     if len(visits) and len(batch) and LATITUDE in batch.codes and LONGITUDE in batch.codes:

@@ -260,7 +260,7 @@ def _judge_mkt(columns: Columns, values: F8, rides: Rides, book: Rulebook, track
     none = np.zeros(len(at_us), np.int64)
     batch = Batch(none.astype(np.int32), at_us, none, none, (metric,), own[held].reshape(1, -1))
     series = whole.trailing(book, tracks[row], batch, at_us)
-    end_values[row] = whole.trailing(book, tracks[row], batch, np.array([rides.until_us[ride]], np.int64))[0]
+    end_values[row] = whole.trailing(book, tracks[row], batch, np.array([rides.until_us[ride]], np.int64), ends=True)[0]
     return [exposure.advance_series(tracks, row, at_us, series, book.windows, book.limits)]
 
 

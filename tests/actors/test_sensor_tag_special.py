@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from typing import Any
 
@@ -32,6 +33,13 @@ def shard_with(*limits: Limit) -> OneShard:
     shard = OneShard()
     profile = Profile(profile_id="p", version=1, name="p", limits=limits)
     shard.put_plan(make_plan(CARRIER, 1, [(0, profile)]))
+    return shard
+
+
+def shard_under(profiles: list[tuple[int, Profile]], stages: list[tuple[int, str]]) -> OneShard:
+    shard = OneShard()
+    shard.put_plan(make_plan(CARRIER, 1, profiles, stages))
+    shard.command("tag.assign", NOW, tag_id="T", carrier=CARRIER, from_us=START)
     return shard
 
 
@@ -66,6 +74,23 @@ def test_mkt_excursions_are_those_of_in_order_arrival(seed: int) -> None:
     series = mkt.trailing_mkt_c(times, np.array(temperatures), times, MKT.window_us, 60 * MINUTE_US, START)
     begins = [int(t) for t, m, before in zip(times[1:], series[1:], series[:-1], strict=True) if m > 8.0 and not before > 8.0]
     assert [row[1] for row in facts(ordered) if row[0] == "mkt"] == begins
+
+
+def test_an_mkt_limit_does_not_look_back_beyond_its_stages() -> None:
+    moving = Profile(profile_id="p", version=1, name="p", limits=(dataclasses.replace(MKT, stages=("IN_TRANSIT",)),))
+    shard = shard_under([(0, moving)], [(START, "PACKING"), (START + 60 * MINUTE_US, "IN_TRANSIT")])
+    shard.ingest(["T"], batch(list(range(0, 180, 10)), [25.0] * 6 + [5.0] * 12), NOW)
+    assert shard.excursions() == []
+    shard.command("tag.release", NOW, tag_id="T", carrier=CARRIER, until_us=START + 175 * MINUTE_US)
+    assert shard.excursions() == []
+
+
+def test_each_version_of_an_mkt_limit_looks_back_over_its_own_window() -> None:
+    short = dataclasses.replace(MKT, window_us=10 * MINUTE_US)
+    first, second = (Profile(profile_id="p", version=k + 1, name="p", limits=(limit,)) for k, limit in enumerate((MKT, short)))
+    shard = shard_under([(0, first), (START + 120 * MINUTE_US, second)], [])
+    shard.ingest(["T"], batch(list(range(0, 180, 10)), [6.0] * 4 + [9.0] + [6.0] * 9 + [9.0] + [6.0] * 3), NOW)
+    assert [row[1] for row in facts(shard)] == [START + 150 * MINUTE_US], "9 degrees for ten minutes are little in a day"
 
 
 QUALITY = {"metrics": {"temperature_c": {"fail_high": 60.0, "spike_suspect": 5.0, "spike_fail": 10.0}}}
