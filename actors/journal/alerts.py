@@ -238,6 +238,8 @@ def on_condition(old: Alert | None, change: Condition, now_us: int) -> Outcome |
 
 def _raise(old: Alert | None, change: Condition, now_us: int) -> Outcome | None:
     told: dict[str, Any] = {"active": True, "severity": change.severity, "reason": change.reason, "detail": change.detail}
+    if change.carrier is not None:
+        told["carrier"] = change.carrier  # a tag's condition is told of the carrier that it rides on now
     if old is not None and old.state in STANDING:
         if old.active:
             return _changed(old, told, "updated", now_us, cause=change.cause, quiet=True)

@@ -33,6 +33,9 @@ Where the interval is configured, three of it decide, however short it is.
 SILENCES_AT_ONCE = 1_000
 """One tick tells of at most so many: when a gateway of a hundred thousand tags goes away, readings of others are judged between."""
 
+HEARD, SILENT, SILENT_UNTOLD = 0, 1, 2
+"""TAG.silent. SILENT_UNTOLD: it rode nowhere when it fell silent, so there is no alert; one is raised when it rides."""
+
 Key = tuple[int, int, int]
 """(sensed_us, boot, sequence) of a reading."""
 
@@ -44,8 +47,9 @@ def decide(tags: SensorTags, now_us: int) -> dict[str, Any] | None:
     after_us = np.where(learnt, np.maximum(SILENT_AFTER * rows["usual_interval_us"], tags.silence_floor_us), FOREVER_US)
     for tag, interval_us in tags.head.set_interval_us.items():
         after_us[tag] = SILENT_AFTER * interval_us
-    heard = (rows["silent"] == 0) & (rows["received_us"] > MIN_US)
-    silent = np.flatnonzero(heard & (now_us - rows["received_us"] > after_us))[:SILENCES_AT_ONCE]
+    heard = (rows["silent"] == HEARD) & (rows["received_us"] > MIN_US)
+    untold = (rows["silent"] == SILENT_UNTOLD) & (rows["custody_from_us"] < FOREVER_US)
+    silent = np.flatnonzero(untold | (heard & (now_us - rows["received_us"] > after_us)))[:SILENCES_AT_ONCE]
     released = {str(tag): due for tag, keys in tags.held.items() if (due := sorted(key for key in keys if key[0] <= now_us))}
     if not len(silent) and not released:
         return None
@@ -58,8 +62,8 @@ def apply(tags: SensorTags, body: Mapping[str, Any], changes: Changes) -> None:
     tags.clock_us = max(tags.clock_us, int(body["now_us"]))
     for tag in body["silent"]:
         row = tags.head.tags[tag]
-        row["silent"] = 1
-        if tag in tags.head.custodies:
+        row["silent"] = SILENT if tag in tags.head.custodies else SILENT_UNTOLD
+        if row["silent"] == SILENT:
             usual_us = tags.head.set_interval_us.get(tag) or int(row["usual_interval_us"])
             detail = {"usual_interval_us": usual_us, "last_received_us": int(row["received_us"])}
             changes.conditions.append(silence(tags, tag, "raise", int(row["newest_us"]), "clock", detail))

@@ -74,3 +74,17 @@ def test_many_silences_are_told_in_commits_of_bounded_size_each_tag_once() -> No
         more = bool(moved.answer)
     assert sizes == [SILENCES_AT_ONCE, SILENCES_AT_ONCE, 7]
     assert len(told) == many
+
+
+def test_a_tag_that_is_silent_already_is_told_of_when_it_is_put_on_a_carrier() -> None:
+    shard = OneShard(1 << 15)
+    shard.put_plan(PLAN)
+    shard.tags.add(["T"])
+    last_us = send(shard, 1, MINUTE_US)
+    now_us = last_us + 60 * MINUTE_US
+    assert silences(shard, now_us) == 0, "it rides nowhere: nobody waits for it"
+    shard.command("tag.assign", now_us, tag_id="T", carrier=PLAN.carrier, from_us=now_us)
+    shard = shard.restarted()
+    told = shard.tick(now_us + SECOND_US).changes.conditions
+    assert [(one.change, one.carrier) for one in told] == [("raise", PLAN.carrier)]
+    assert silences(shard, now_us + MINUTE_US) == 0

@@ -264,6 +264,11 @@ def test_a_condition_that_comes_back_calls_people_back_or_raises_anew(store: Sto
     assert [(alert.ordinal, alert.state) for alert in alerts(store)] == [(1, "RESOLVED"), (2, "OPEN")]
 
 
+def test_a_tags_condition_that_comes_back_names_the_carrier_that_it_rides_on_now(store: Store, write: Write) -> None:
+    write(conditions=[silence("raise", carrier="shipment/S1"), silence("clear", 200), silence("raise", 300, carrier="shipment/S2")])
+    assert (the_alert(store).carrier, changes(store)) == ("shipment/S2", ["raised", "cleared", "recurred"])
+
+
 def test_a_condition_resolved_while_it_goes_on_is_not_raised_again_before_it_was_over(store: Store, write: Write) -> None:
     write(conditions=[silence("raise")])
     write(actions=[act(the_alert(store), "resolve", "known")])
