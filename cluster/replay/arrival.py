@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from actors.journal.prepared import JournalEntry, PreparedCommit
-from actors.journal.tables import CarrierPlan, Custody, Excursion, Exposure, Tag, Visit
+from actors.journal.tables import CarrierPlan, Excursion
 from actors.part import Part as Offered
 from actors.rules import readings
 from actors.rules.errors import DomainError
@@ -24,6 +24,7 @@ from actors.sensor_tag import Moved, SensorTags
 from actors.tags import clock
 from actors.tags import rows as tag_rows
 from actors.tags.commands import COMMANDS, COUNTER_MASK, apply
+from actors.tags.kept import KeptRows
 from cluster.archive import reader
 from cluster.archive.reader import Part
 from cluster.replay import result
@@ -33,19 +34,17 @@ _FACTS = ("started_at", "triggered_at", "ended_at", "violation_us", "uncovered_u
 _COMPARED = (*_FACTS, "state", "cause", "found_late")
 
 
-class _Journal:
+class _Journal(KeptRows):
     """What the tags of one shard ask of the database, answered from the archive as of an entry; see `actors.sensor_tag.Reads`."""
 
     def __init__(self, batch: Batch, journal: I8, row: I4) -> None:
+        super().__init__()
         order = np.lexsort((row, journal))
         self.batch = readings.subset(batch, order)
         self.journal = journal[order]
         self.before = 0
         self.names: list[str] = []  # local index of the archive's tags to their ids
         self.index: dict[str, int] = {}
-        self.tables: dict[type, dict[Any, Any]] = {Tag: {}, Custody: {}, Excursion: {}, Exposure: {}, Visit: {}}
-        self.plans: dict[str, CarrierPlan] = {}
-        self.revisions: list[Excursion] = []
         self.tags_known: SensorTags | None = None
 
     def history(self, tags: list[int], from_us: int, until_us: int) -> tuple[I4, Batch]:
@@ -61,59 +60,6 @@ class _Journal:
     def portion(self, tag: int, from_us: int, until_us: int, readings: int) -> int:
         """See Reads: nobody asks a replayed shard for series, and all is in memory."""
         return until_us
-
-    def _where(self, table: type, **wanted: Any) -> list[Any]:
-        return [
-            row.model_copy() for row in self.tables[table].values() if all(getattr(row, name) == value for name, value in wanted.items())
-        ]
-
-    def custodies(self, tag_id: str) -> list[Custody]:
-        """See Reads."""
-        return sorted(self._where(Custody, tag_id=tag_id, retracted=False), key=lambda row: int(row.from_us))
-
-    def custodies_of(self, carrier: str) -> list[Custody]:
-        """See Reads."""
-        return sorted(self._where(Custody, carrier=carrier, retracted=False), key=lambda row: (row.tag_id, row.from_us))
-
-    def plan(self, carrier: str) -> CarrierPlan | None:
-        """See Reads."""
-        return self.plans.get(carrier)
-
-    def tag(self, tag_id: str) -> Tag | None:
-        """See Reads."""
-        return next(iter(self._where(Tag, tag_id=tag_id)), None)
-
-    def excursions(self, custody_id: int) -> list[Excursion]:
-        """See Reads."""
-        return [row for row in self._where(Excursion, custody_id=custody_id) if row.state != "RETRACTED"]
-
-    def visits(self, custody_id: int) -> list[Visit]:
-        """See Reads."""
-        return [row for row in self._where(Visit, custody_id=custody_id) if row.state != "RETRACTED"]
-
-    def exposures(self, custody_ids: list[int]) -> list[Exposure]:
-        """See Reads."""
-        return [row for row in self._where(Exposure) if row.custody_id in custody_ids]
-
-    def exposures_of(self, carrier: str) -> list[tuple[Exposure, Custody]]:
-        """See Reads."""
-        return [(row, self.tables[Custody][row.custody_id]) for row in self._where(Exposure, carrier=carrier)]
-
-    def lots(self, carriers: list[str]) -> dict[tuple[str, str], list[str]]:
-        """See Reads."""
-        return {}
-
-    def write(self, commit: PreparedCommit) -> None:
-        """Keep what a commit would write."""
-        keys = {Custody: ("custody_id",), Exposure: ("custody_id", "limit_id"), Visit: ("visit_id",)}
-        for row in [*commit.inserts, *commit.upserts]:
-            if type(row) in keys:
-                names = keys[type(row)]
-                key = tuple(getattr(row, name) for name in names)
-                self.tables[type(row)][key if len(key) > 1 else key[0]] = row
-        for row in commit.excursions:
-            self.tables[Excursion][row.excursion_id] = row
-            self.revisions.append(row)
 
 
 def replay(part: Part, only: frozenset[str] | None = None) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, int]]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from actors.journal.prepared import JournalEntry, PreparedCommit
-from actors.journal.tables import CarrierPlan, Custody, Excursion, Exposure, Tag, Visit
+from actors.journal.tables import CarrierPlan, Excursion
 from actors.part import Part
 from actors.rules import codec, readings
 from actors.rules.plan import Plan
@@ -15,20 +15,19 @@ from actors.rules.readings import I4, U1, Batch
 from actors.sensor_tag import Moved, SensorTags
 from actors.tags import rows as tag_rows
 from actors.tags.commands import COMMANDS
+from actors.tags.kept import KeptRows
 from actors.tags.ring import Ring
 
 NO_BATCH = Batch(np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64), (), np.zeros((0, 0)))
 
 
-class MemoryJournal:
+class MemoryJournal(KeptRows):
     """Entries and rows of one shard; see `actors.sensor_tag.Reads`."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.entries: list[tuple[str, bytes, int]] = []
         self.visible: int | None = None
-        self.rows: dict[type, dict[Any, Any]] = {Tag: {}, Custody: {}, Excursion: {}, Exposure: {}, Visit: {}}
-        self.plans: dict[str, CarrierPlan] = {}
-        self.revisions: list[Excursion] = []
         self.commits: list[PreparedCommit] = []
 
     def history(self, tags: list[int], from_us: int, until_us: int) -> tuple[I4, Batch]:
@@ -49,61 +48,15 @@ class MemoryJournal:
         later = sensed_us[min(readings, len(sensed_us)) :]
         return int(later[0]) if len(later) and later[0] > from_us else until_us
 
-    def _where(self, table: type, **wanted: Any) -> list[Any]:
-        return [row.model_copy() for row in self.rows[table].values() if all(getattr(row, name) == value for name, value in wanted.items())]
-
-    def custodies(self, tag_id: str) -> list[Custody]:
-        """See Reads."""
-        return sorted(self._where(Custody, tag_id=tag_id, retracted=False), key=lambda row: row.from_us)
-
-    def custodies_of(self, carrier: str) -> list[Custody]:
-        """See Reads."""
-        return sorted(self._where(Custody, carrier=carrier, retracted=False), key=lambda row: (row.tag_id, row.from_us))
-
-    def plan(self, carrier: str) -> CarrierPlan | None:
-        """See Reads."""
-        return self.plans.get(carrier)
-
-    def tag(self, tag_id: str) -> Tag | None:
-        """See Reads."""
-        return next(iter(self._where(Tag, tag_id=tag_id)), None)
-
-    def excursions(self, custody_id: int) -> list[Excursion]:
-        """See Reads."""
-        return [row for row in self._where(Excursion, custody_id=custody_id) if row.state != "RETRACTED"]
-
-    def visits(self, custody_id: int) -> list[Visit]:
-        """See Reads."""
-        return [row for row in self._where(Visit, custody_id=custody_id) if row.state != "RETRACTED"]
-
-    def exposures(self, custody_ids: list[int]) -> list[Exposure]:
-        """See Reads."""
-        return [row for row in self._where(Exposure) if row.custody_id in custody_ids]
-
-    def exposures_of(self, carrier: str) -> list[tuple[Exposure, Custody]]:
-        """See TagReads."""
-        return [(row, self.rows[Custody][row.custody_id]) for row in self._where(Exposure, carrier=carrier)]
-
-    def lots(self, carriers: list[str]) -> dict[tuple[str, str], list[str]]:
-        """See Reads."""
-        return {}
-
     def write(self, commit: PreparedCommit) -> None:
         """Keep what a commit would write."""
-        keys = {Tag: ("tag_id",), Custody: ("custody_id",), Exposure: ("custody_id", "limit_id"), Visit: ("visit_id",)}
-        for row in [*commit.inserts, *commit.upserts]:
-            if type(row) in keys:
-                self.rows[type(row)][
-                    tuple(getattr(row, name) for name in keys[type(row)]) if len(keys[type(row)]) > 1 else getattr(row, keys[type(row)][0])
-                ] = row
-        for table, many in commit.bulk_upserts:
-            for values in many:
-                self.rows[table][values["tag_id"]] = table(**values)
         for row in commit.excursions:
             before = self.rows[Excursion].get(row.excursion_id)
             assert row.revision == (before.revision if before else 0) + 1, "revisions are numbered without gaps"
-            self.rows[Excursion][row.excursion_id] = row
-            self.revisions.append(row)
+        super().write(commit)
+        for table, many in commit.bulk_upserts:
+            for values in many:
+                self.keep(table(**values))
         self.commits.append(commit)
 
 
