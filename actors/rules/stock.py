@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import lru_cache
 from typing import NamedTuple
 
 from actors.rules.errors import FailedPrecondition, InvalidArgument
@@ -44,6 +45,9 @@ TARGETS = {"RESERVE": RESERVED, "UNRESERVE": FREE, "PICK": PICKED, "HOLD": HELD,
 ZERO = Decimal(0)
 DECIMALS = 6
 LARGEST = Decimal(10) ** 12
+KNOWN_QUANTITIES = 4_096
+"""Quantities repeat: so many are remembered with their texts."""
+
 _DECIMAL = re.compile(r"-?\d{1,12}(\.\d{1,6})?", re.ASCII)
 
 
@@ -84,15 +88,20 @@ def quantity(text: str, field: str, *, signed: bool = False, zero: bool = False)
     >>> quantity("12.50", "quantity")
     Decimal('12.5')
     """
-    if not isinstance(text, str) or not _DECIMAL.fullmatch(text):
+    value = _decimal(text) if isinstance(text, str) else None
+    if value is None:
         rule = "must be a decimal such as 12.5: at most 12 digits before and 6 after the point, no exponent"
         raise InvalidArgument(rule, field=field, value=text)
-    value = Decimal(text)
     if value < 0 and not signed:
         raise InvalidArgument("must not be negative", field=field, value=text)
     if value == 0 and not zero:
         raise InvalidArgument("must not be zero", field=field, value=text)
-    return normal(value)
+    return value
+
+
+@lru_cache(maxsize=KNOWN_QUANTITIES)
+def _decimal(text: str) -> Decimal | None:
+    return normal(Decimal(text)) if _DECIMAL.fullmatch(text) else None
 
 
 def normal(value: Decimal) -> Decimal:
@@ -101,6 +110,7 @@ def normal(value: Decimal) -> Decimal:
     return plain.quantize(Decimal(1)) if plain.as_tuple().exponent > 0 else plain  # type: ignore[operator]
 
 
+@lru_cache(maxsize=KNOWN_QUANTITIES)
 def text(value: Decimal) -> str:
     """A quantity as its text."""
     return format(normal(value) if value else ZERO, "f")
