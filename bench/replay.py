@@ -56,7 +56,7 @@ def replay(quick: bool, kept: Path | None = None) -> dict[str, Any]:
             seed, archive = data.archive(kept or Path(folder) / "archive", parts)
             _enough(archive)
             _run(archive[:4], folder, 4, wait_s=10.0)  # all workers are there, kernels loaded
-            for workers in (1, 2, 4):
+            for workers in (4, 2, 1):  # while all of them are there: Ray ends those that are idle
                 for some in (archive[:3], archive) if not quick else (archive,):
                     rows.append(_ours(some, folder, workers, repeats if workers == 4 else 1))
                     print(

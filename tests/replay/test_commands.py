@@ -71,6 +71,7 @@ def test_from_a_closed_shipment_to_a_what_if_and_a_second_system(client: Client,
     assert kinds[0].count("VISIT") == 1
 
 
+@pytest.mark.parametrize("waybill", ["sqlite"], indirect=True)
 def test_mistakes_are_told_with_what_to_do(place: Path, tmp_path: Path, waybill: Running, capsys: pytest.CaptureFixture[str]) -> None:
     assert waybill_command("archive", "retain", "--older-than", "soon") == 2
     assert "write 30m, 12h, 90d or 2w" in capsys.readouterr().err

@@ -144,7 +144,7 @@ def profile(client: Client, name: str) -> str:
 
 
 @pytest.mark.parametrize("waybill", ["sqlite"], indirect=True)
-@pytest.mark.parametrize("recording", [buses, lorawan, parcel, rooms])
+@pytest.mark.parametrize("recording", [buses, lorawan, parcel, pytest.param(rooms, marks=pytest.mark.long)])
 def test_a_recording_is_verified_in_order_and_shuffled_and_doubled(
     waybill: Running,
     store: Store,
