@@ -34,6 +34,8 @@ RENAMED = {
     "hold_us": "hold_s",
     "lateness_tolerance_us": "lateness_tolerance_s",
     "in_force_us": "in_force_from_time",
+    "from": "from_time",
+    "until": "until_time",
     "mkt.window": "mkt_window_s",
     "mkt.window_us": "mkt_window_s",
     "mkt.weights": "mkt_method",

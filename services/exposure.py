@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -42,11 +42,26 @@ class Ride:
     flags: npt.NDArray[np.uint8]
 
     @property
+    def usable(self) -> Batch:
+        """Its readings without the values that are flagged fail: as if they were not there."""
+        return replace(self.batch, values=np.where(self.flags == common_pb2.QUALITY_FLAG_FAIL, np.nan, self.batch.values))
+
+    @property
     def until_us(self) -> int:
-        """The custody's end, or its newest reading: what comes after that is not known yet."""
+        """The custody's end, or the newest reading that counts: what comes after that is not known yet."""
+        counts = ((self.flags != common_pb2.QUALITY_FLAG_FAIL) & (self.flags != common_pb2.QUALITY_FLAG_MISSING)).any(axis=0)
+        return self._end_us(counts)
+
+    @property
+    def held_until_us(self) -> int:
+        """The custody's end, or the newest temperature that counts: it holds nothing yet."""
+        return self._end_us(~np.isnan(self.temperature_c))
+
+    def _end_us(self, counts: npt.NDArray[np.bool_]) -> int:
         if self.custody.until_us is not None:
             return self.custody.until_us
-        return int(self.batch.sensed_us[-1]) if len(self.batch) else self.custody.from_us
+        there = np.flatnonzero(counts)
+        return int(self.batch.sensed_us[there[-1]]) if len(there) else self.custody.from_us
 
 
 @dataclass(slots=True)
@@ -214,10 +229,10 @@ def _mkt(
     best: mkt.LargestMkt | None = None
     for one in rides:
         from_us = one.custody.from_us + profile.ignore_us
-        if one.until_us <= from_us:
+        if one.held_until_us <= from_us:
             continue
         found = mkt.largest_mkt_c(
-            one.batch.sensed_us, one.temperature_c, window_us, profile.max_gap_us, from_us, one.until_us, weights=weights
+            one.batch.sensed_us, one.temperature_c, window_us, profile.max_gap_us, from_us, one.held_until_us, weights=weights
         )
         if not np.isnan(found.mkt_c) and (best is None or found.mkt_c > best.mkt_c):
             best = found

@@ -171,7 +171,7 @@ class Shipments(shipment_pb2_grpc.ShipmentServiceServicer):
         row = await self._backend.read(queries.plan, name)
         plan = Plan(name, 0, "open") if row is None else Plan.from_data(row.body)
         span = (from_us or 0, FOREVER_US if until_us is None else until_us)
-        pairs = [(one.custody, one.batch) for one in rides]
+        pairs = [(one.custody, one.batch, one.usable) for one in rides]
         return await asyncio.to_thread(track.answer, pairs, visits, plan, record.stops, span, track.most_positions(request.max_positions))
 
     async def GetExposure(self, request: shipment_pb2.GetExposureRequest, context: Context) -> shipment_pb2.GetExposureResponse:

@@ -11,10 +11,11 @@ from actors.journal import queries_business as business
 from actors.journal import queries_doors as queries
 from actors.journal.tables import Conflict, Custody, CustodyRevision, Tag
 from actors.rules import completeness
-from actors.rules.errors import InvalidArgument, NotFound
+from actors.rules.errors import DomainError, InvalidArgument, NotFound
 from actors.rules.readings import CODE, FOREVER_US, NOT_EVALUATED, Batch
 from services import check
 from services.backend import Backend, Context
+from services.convert import told
 from services.paging import Page
 from services.tag_ids import valid_tag_id
 from services.wire import METRIC_OF_CODE
@@ -65,7 +66,7 @@ class Tags(tag_pb2_grpc.TagServiceServicer):
         tag_id = tag_name(request.tag.tag_id, "tag.tag_id")
         fields = check.masked(request.tag, request.update_mask, UPDATABLE)
         arguments = {"tag_id": tag_id, "etag": check.etag(request.tag.etag, "tag.etag"), **settings(request.tag, fields)}
-        row: Tag = await self._backend.command(tag_id, "tag.update", arguments, context)
+        row: Tag = await self._change(tag_id, "tag.update", arguments, "tag.", context)
         return tag_pb2.UpdateTagResponse(tag=message(row))
 
     async def GetTagTwin(self, request: tag_pb2.GetTagTwinRequest, context: Context) -> tag_pb2.GetTagTwinResponse:
@@ -215,8 +216,18 @@ class Tags(tag_pb2_grpc.TagServiceServicer):
         if "until_time" in fields:
             arguments["until_us"] = check.time_us(given, "until_time", "custody.")
             arguments["reopen"] = arguments["until_us"] is None
-        row: Custody = await self._backend.command(tag_id, "tag.correct_custody", arguments, context)
+        row: Custody = await self._change(tag_id, "tag.correct_custody", arguments, "custody.", context)
         return tag_pb2.CorrectCustodyResponse(custody=custody_message(row))
+
+    async def _change(self, tag_id: str, name: str, arguments: Mapping[str, Any], within: str, context: Context) -> Any:
+        """A command whose refusals name etag and times as they stand in the request."""
+        try:
+            return await self._backend.command(tag_id, name, arguments, context)
+        except DomainError as refusal:
+            if refusal.field not in ("etag", "from", "until"):
+                raise
+            refusal = told(refusal)
+            raise type(refusal)(refusal.rule, field=within + refusal.field, value=refusal.value) from None
 
     async def _tag(self, tag_id: str) -> Tag:
         tag_name(tag_id)

@@ -27,16 +27,18 @@ def most_positions(asked: int) -> int:
 
 
 def answer(
-    rides: Sequence[tuple[Custody, Batch]],
+    rides: Sequence[tuple[Custody, Batch, Batch]],
     visits: Sequence[Visit],
     plan: Plan,
     planned: Sequence[Stop],
     span: tuple[int, int],
     most: int,
 ) -> shipment_pb2.GetTrackResponse:
-    """The track in `span` [from_us, until_us). `rides`: custodies with their tags' readings in judging order."""
+    """The track in `span` [from_us, until_us). `rides`: custodies with their tags' readings in judging order, all of
+    them and without what is flagged fail: that is shown, and makes no stop and no deviation."""
     message = shipment_pb2.GetTrackResponse()
-    fixes = [(custody, *_fixes(batch)) for custody, batch in rides]
+    fixes = [(custody, *_fixes(batch)) for custody, batch, _ in rides]
+    counting = [(custody, *_fixes(usable)) for custody, _, usable in rides]
     inside = [(custody, batch, rows[_within(batch.sensed_us[rows], span)]) for custody, batch, rows in fixes]
     message.total_positions = sum(len(rows) for _, _, rows in inside)
     share = max(2, most // max(1, sum(bool(len(rows)) for _, _, rows in inside)))
@@ -46,7 +48,7 @@ def answer(
     if points:
         message.last.CopyFrom(message.positions[-1])
     stop_ids = {stop.fence_id: stop.stop_id for stop in planned if stop.fence_id}
-    found = [*_visits(visits, stop_ids), *_stops_made(fixes), *_off_route(fixes, plan)]
+    found = [*_visits(visits, stop_ids), *_stops_made(counting), *_off_route(counting, plan)]
     shown = [one for one in found if _touches(one, span)]
     message.visits.extend(sorted(shown, key=lambda one: (one.entered_time.seconds, one.entered_time.nanos, one.kind, one.tag_id)))
     return message

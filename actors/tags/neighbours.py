@@ -8,6 +8,7 @@ ring or the journal. A closed custody in which a *fail* came or went is judged a
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,10 +50,24 @@ def flagged(tags: SensorTags, tag: int, from_us: int, until_us: int) -> tuple[Ba
     settings = tags.quality.get(tag)
     if settings is None:
         batch = read(from_us, until_us)
-        return batch, whole.quality_flags(batch, None)
+        return batch, flags_of(tags, tag, batch, None)
     wide = neighbours.gather(settings, read, from_us, until_us, int(tags.head.tags[tag]["newest_us"]))
     inside = slice(*np.searchsorted(wide.sensed_us, [from_us, until_us]).tolist())
-    return readings.subset(wide, inside), whole.quality_flags(wide, settings)[:, inside]
+    return readings.subset(wide, inside), flags_of(tags, tag, wide, settings)[:, inside]
+
+
+def flags_of(tags: SensorTags, tag: int, batch: Batch, settings: QualitySettings | None) -> U1:
+    """The flags of a tag's readings in judging order. A sensed time that is still in the future is an impossible date: *fail* until then.
+
+    Such a reading is outside the rules (handbook 6), so it is nobody's neighbour either.
+    """
+    held = set(tags.held.get(tag, ()))
+    if not held:
+        return np.asarray(whole.quality_flags(batch, settings), np.uint8)
+    keys = zip(batch.sensed_us.tolist(), batch.boot.tolist(), batch.sequence.tolist(), strict=True)
+    future = np.array([key in held for key in keys], np.bool_)
+    flags = whole.quality_flags(replace(batch, values=np.where(future, np.nan, batch.values)), settings)
+    return np.where(future & ~np.isnan(batch.values), np.uint8(readings.FAIL), flags)
 
 
 # ---------------------------------------------------------------- the series in memory

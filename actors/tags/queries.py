@@ -156,9 +156,10 @@ def series(tags: SensorTags, arguments: Arguments) -> tuple[Batch, U1, int | Non
         here_us = int(batch.sensed_us[most])
         end_us = here_us if here_us > int(batch.sensed_us[0]) else here_us + 1
         batch = readings.subset(batch, batch.sensed_us < end_us)
-    flags = whole.quality_flags(batch, None)
     if tag in tags.quality and len(batch):
         batch, flags = neighbours.flagged(tags, tag, from_us, end_us)
+    else:
+        flags = neighbours.flags_of(tags, tag, batch, None)
     return batch, flags, end_us if end_us < until_us else None
 
 

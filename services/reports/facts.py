@@ -78,7 +78,7 @@ async def gather(backend: Backend, record: ShipmentRecord, now_us: int, context:
         ],
         last_event_number=await backend.read(queries_doors.newest_event, carrier),
     )
-    pairs = [(one.custody, one.batch) for one in rides]
+    pairs = [(one.custody, one.batch, one.usable) for one in rides]
     found = await asyncio.to_thread(track.answer, pairs, visits, plan, record.stops, (0, FOREVER_US), MAP_POINTS)
     report.positions.extend(found.positions)
     report.total_positions = found.total_positions

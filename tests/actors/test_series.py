@@ -76,3 +76,15 @@ def test_of_readings_of_one_time_the_twin_tells_the_last_in_judging_order_whatev
         values = queries.twin(one.tags, {"tag_id": "A"})["values"]
         assert values["temperature_c"] == {"sensed_us": START + 10 * MINUTE_US, "value": 5.0}
         assert values["relative_humidity_pct"] == {"sensed_us": START + 10 * MINUTE_US, "value": 60.0}
+
+
+@pytest.mark.parametrize(("quality", "told", "later"), [(None, [2, 2, 4], [2, 2, 2]), (QUALITY, [1, 1, 4], [1, 3, 1])])
+def test_a_reading_from_the_future_is_flagged_fail_until_it_has_come_and_is_nobodys_neighbour(
+    quality: dict[str, object] | None, told: list[int], later: list[int]
+) -> None:
+    shard = OneShard()
+    shard.command("tag.register", NOW, tag_id="A", **({} if quality is None else {"quality": quality}))
+    send(shard, [(3900, 1, 5.0, float("nan")), (3905, 2, 5.0, float("nan")), (5000, 3, 25.0, float("nan"))])
+    assert queries.series(shard.tags, {"tag_id": "A"})[1][0].tolist() == told
+    shard.tick(START + 5001 * MINUTE_US)
+    assert queries.series(shard.tags, {"tag_id": "A"})[1][0].tolist() == later

@@ -116,6 +116,8 @@ def test_a_time_far_in_the_future_is_kept_and_counted(client: Client) -> None:
     assert result.accepted == 1
     twin = client.tags.GetTagTwin(tag_pb2.GetTagTwinRequest(tag_id="f1"), timeout=30).twin
     assert twin.counters.future == 1
+    [message] = client.telemetry.ReadTagSeries(telemetry_pb2.ReadTagSeriesRequest(tag_id="f1"), timeout=30)
+    assert list(message.series.columns[0].flags) == [common_pb2.QUALITY_FLAG_FAIL], "an impossible date, until it has come"
 
 
 def test_a_series_is_read_back_in_sensed_order_with_flags_whatever_the_order_of_arrival(client: Client) -> None:

@@ -37,7 +37,7 @@ class _AlertKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AlertKind.V
     ALERT_KIND_LATENESS: _AlertKind.ValueType  # 4
     """A planned arrival has passed."""
     ALERT_KIND_GEOFENCE: _AlertKind.ValueType  # 5
-    """A geofence was entered or left, or the route was left, against the plan."""
+    """A geofence was entered, left or passed through, where the plan says that this is told."""
     ALERT_KIND_OUTBOX: _AlertKind.ValueType  # 6
     """A system outside does not take its messages: they pile up in the outbox."""
 
@@ -54,7 +54,7 @@ ALERT_KIND_SILENCE: AlertKind.ValueType  # 3
 ALERT_KIND_LATENESS: AlertKind.ValueType  # 4
 """A planned arrival has passed."""
 ALERT_KIND_GEOFENCE: AlertKind.ValueType  # 5
-"""A geofence was entered or left, or the route was left, against the plan."""
+"""A geofence was entered, left or passed through, where the plan says that this is told."""
 ALERT_KIND_OUTBOX: AlertKind.ValueType  # 6
 """A system outside does not take its messages: they pile up in the outbox."""
 Global___AlertKind: _TypeAlias = AlertKind  # noqa: Y015
