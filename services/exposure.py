@@ -30,6 +30,8 @@ MOST_CUSTODIES = 10_000
 MINUTE_US = 60_000_000
 
 Sums = Mapping[str, Any]
+Memo = dict[tuple[str, int, str], exposure_pb2.Mkt | None]
+"""MKT by tag, window and excursions: limits share them."""
 
 
 @dataclass(slots=True)
@@ -116,7 +118,7 @@ def summary(
     accounted = [int(one["accounted_us"]) for one in sums if one["readings"] and one["accounted_us"] is not None]
     worst = max((SEVERITIES.index(one.severity) for one in excursions), default=None)
     verdict = "EXCURSION" if excursions else "WITHIN_LIMITS" if judged else "NO_DATA"
-    memo: dict[tuple[str, int], exposure_pb2.Mkt | None] = {}
+    memo: Memo = {}
     message = exposure_pb2.CarrierExposure(
         carrier=plan.carrier,
         verdict=check.number(common_pb2.Verdict, verdict),
@@ -139,7 +141,7 @@ def _limit(
     sums: Sequence[Sums],
     rides: Sequence[Ride],
     excursions: Sequence[Excursion],
-    memo: dict[tuple[str, int], exposure_pb2.Mkt | None],
+    memo: Memo,
 ) -> exposure_pb2.LimitExposure:
     """One limit over all tags; its definition is the newest one that held."""
     window = plan.limits[limit_id][-1]
@@ -162,7 +164,7 @@ def _limit(
                 covered_us=total.covered_us,
                 readings=total.readings,
                 excursions=len(own),
-                mkt=_mkt(limit, profile, tag_id, [one for one in rides if one.custody.tag_id == tag_id], memo),
+                mkt=_mkt(limit, profile, tag_id, [one for one in rides if one.custody.tag_id == tag_id], own, memo),
                 in_violation=any(one.state == "CONFIRMED" for one in own),
             )
         )
@@ -216,13 +218,16 @@ def _held_us(mine: Iterable[windows.LimitWindow], from_us: int, until_us: int) -
 
 
 def _mkt(
-    limit: Limit, profile: ProfileInForce, tag_id: str, rides: Sequence[Ride], memo: dict[tuple[str, int], exposure_pb2.Mkt | None]
+    limit: Limit, profile: ProfileInForce, tag_id: str, rides: Sequence[Ride], excursions: Sequence[Excursion], memo: Memo
 ) -> exposure_pb2.Mkt | None:
-    """The largest MKT of a tag's custodies, by the profile's method; None where it offers none (frozen goods) or nothing is covered."""
+    """The MKT for a release decision: the largest over the windows that contain one of the excursions (handbook 3), or, where there are
+    none, over all windows of a tag's custodies, by the profile's method; None where it offers none (frozen goods) or nothing is covered.
+    """
     if limit.metric != "temperature_c" or profile.mkt is None:
         return None
     window_us = limit.window_us or profile.mkt.window_us
-    key = (tag_id, window_us)
+    spans = sorted((one.custody_id, one.started_us, one.ended_us) for one in excursions)
+    key = (tag_id, window_us, str(spans))
     if key in memo:
         return memo[key]
     weights: mkt.Weights = "trapezoid" if profile.mkt.weights == "trapezoid" else "hold"
@@ -231,11 +236,17 @@ def _mkt(
         from_us = one.custody.from_us + profile.ignore_us
         if one.held_until_us <= from_us:
             continue
-        found = mkt.largest_mkt_c(
-            one.batch.sensed_us, one.temperature_c, window_us, profile.max_gap_us, from_us, one.held_until_us, weights=weights
-        )
-        if not np.isnan(found.mkt_c) and (best is None or found.mkt_c > best.mkt_c):
-            best = found
+        mine = [
+            (first, one.held_until_us if last is None else last)
+            for custody_id, first, last in spans
+            if custody_id == one.custody.custody_id
+        ]
+        for contained in mine if spans else [None]:
+            found = mkt.largest_mkt_c(
+                one.batch.sensed_us, one.temperature_c, window_us, profile.max_gap_us, from_us, one.held_until_us, contained, weights
+            )
+            if not np.isnan(found.mkt_c) and (best is None or found.mkt_c > best.mkt_c):
+                best = found
     memo[key] = None
     if best is not None:
         memo[key] = exposure_pb2.Mkt(

@@ -147,6 +147,24 @@ def test_frozen_goods_have_no_mkt() -> None:
     assert not any(each.HasField("mkt") for each in frozen.limits)
 
 
+def test_mkt_of_a_release_decision_is_that_of_windows_that_contain_the_excursion() -> None:
+    """Warmest on the first day; the excursion is on the fourth."""
+    one = ride("a", 0, 96)
+    one.temperature_c[:] = one.batch.values[0] = np.where(one.batch.sensed_us < 24 * HOUR_US, 7.9, 4.0)
+    warm = (one.batch.sensed_us >= 80 * HOUR_US) & (one.batch.sensed_us < 81 * HOUR_US)
+    one.temperature_c[warm] = one.batch.values[0, warm] = 8.5
+    excursion = Excursion(
+        excursion_id=1, shard=0, tag_id="a", carrier="shipment/S", custody_id=one.custody.custody_id, limit_id=LIMIT,
+        started_us=80 * HOUR_US, triggered_us=80 * HOUR_US, ended_us=81 * HOUR_US,
+    )  # fmt: skip
+    without, within = limit(rolled_up([one], [sums(one)])).mkt, limit(rolled_up([one], [sums(one)], [excursion])).mkt
+    assert without.mkt_c == pytest.approx(7.9, abs=1e-6)
+    assert without.window_start_time.ToMicroseconds() == 0
+    assert 4.0 < within.mkt_c < 4.6
+    assert within.window_start_time.ToMicroseconds() + within.window_us >= 81 * HOUR_US
+    assert within.window_start_time.ToMicroseconds() <= 80 * HOUR_US
+
+
 def test_carrier_is_closed_when_all_its_custodies_are() -> None:
     ended, lasting = ride("a", 0, 4), ride("b", 0, None)
     assert rolled_up([ended], [sums(ended)]).closed

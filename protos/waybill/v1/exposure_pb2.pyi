@@ -275,7 +275,9 @@ Global___TagExposure: _TypeAlias = TagExposure  # noqa: Y015
 
 @_typing.final
 class Mkt(_message.Message):
-    """A mean kinetic temperature: the largest over all windows of the given length."""
+    """A mean kinetic temperature, that of a release decision: the largest over all windows of the given length that contain one of the
+    limit's excursions; where there is none, over all windows.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
