@@ -1,7 +1,12 @@
-"""Readings beside a custody that its quality flags look at: neighbours are the tag's, in whatever custody they lie (handbook 4)."""
+"""Readings beside a custody that its judgement looked at.
+
+Those that its quality flags look at: neighbours are the tag's, in whatever custody they lie (handbook 4). And those that it held before it
+was told to end earlier, begin later or never to have been: revisions were stated of them, which a replay in order of arrival gives again.
+"""
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -47,6 +52,32 @@ def in_force(journey: Journey, custody: Mapping[str, Any], newest_received_us: i
     return InForce(_settings(held), FOREVER_US)
 
 
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """What a custody held until it was told otherwise: readings sensed from_us <= t < until_us that were received before known_us."""
+
+    from_us: int
+    until_us: int
+    known_us: int
+
+    @property
+    def open(self) -> bool:
+        """Whether it had no end: nothing lay after it."""
+        return self.until_us >= self.known_us
+
+
+def earlier(journey: Journey, custody: Mapping[str, Any]) -> list[Extent]:
+    """The extents that a custody had before the one that it has. None held readings that were in the future when it ended."""
+    said = [one for one in journey.custody_revisions if one["custody_id"] == custody["custody_id"]]
+    found = []
+    for before, after in itertools.pairwise(sorted(said, key=lambda one: int(one["etag"]))):
+        held, at_us = before["body"], int(after["at_us"])
+        if not held["retracted"]:
+            until_us = FOREVER_US if held["until_us"] is None else int(held["until_us"])
+            found.append(Extent(int(held["from_us"]), min(until_us, at_us + FUTURE_TOLERANCE_US), at_us + 1))
+    return found
+
+
 def _settings(told: Mapping[str, Any] | None) -> QualitySettings | None:
     return None if told is None else QualitySettings.from_data(told)
 
@@ -67,26 +98,60 @@ def received(engine: Engine, shard: int, tags: Sequence[int], rows: Rows) -> I8:
     return np.array([known.get(one, 0) for one in rows.journal.tolist()], np.int64)
 
 
-def of_custody(engine: Engine, shard: int, local_index: int, custody: Mapping[str, Any], rules: InForce, near: Rows) -> tuple[Rows, I8]:
-    """The readings beside a custody that its flags look at, or looked at before nearer ones came, in judging order, and when received.
+def of_custody(
+    engine: Engine, shard: int, local_index: int, custody: Mapping[str, Any], before: Sequence[Extent], rules: InForce, near: Rows,
+    near_us: I8,
+) -> tuple[Rows, I8]:  # fmt: skip
+    """The readings outside of a custody that its extents (`before`: the earlier ones) held, or that flags in these looked at at some time.
 
-    near: the tag's readings in judging order as far as they have been read.
+    near, near_us: the tag's readings in judging order as far as they have been read, the extents' at least, and when these were received.
+    The answer is in judging order, too.
     """
-    settings, from_us, until_us = rules.settings, int(custody["from_us"]), int(custody["until_us"] or FOREVER_US)
+    from_us, until_us = int(custody["from_us"]), FOREVER_US if custody["until_us"] is None else int(custody["until_us"])
+    if custody["retracted"]:
+        until_us = from_us
+    sensed_us = near.batch.sensed_us
+    outside = (sensed_us < from_us) | (sensed_us >= until_us)
+    found = []
+    if not outside.all():
+        found.append(_looked_at(engine, shard, local_index, rules.settings, Extent(from_us, until_us, rules.until_us), near, near_us))
+    for one in before:
+        held = outside & (sensed_us >= one.from_us) & (sensed_us < one.until_us) & (near_us < one.known_us)
+        if held.any():  # else all that was looked at is in the custody as it is, or beside that
+            found.append((pages.subset(near, held), near_us[held]))
+            found.append(_looked_at(engine, shard, local_index, rules.settings, one, near, near_us))
+    found = [(rows, times) for rows, times in found if len(rows)]
+    if not found:
+        return pages.subset(near, slice(0, 0)), near_us[:0]
+    rows, received_us = pages.concatenate([rows for rows, _ in found]), np.concatenate([times for _, times in found])
+    _, once = np.unique(np.stack([rows.journal, rows.row]), axis=1, return_index=True)
+    batch, sensed_us = rows.batch, rows.batch.sensed_us[once]
+    chosen = once[(sensed_us < from_us) | (sensed_us >= until_us)]
+    chosen = chosen[np.lexsort((batch.sequence[chosen], batch.boot[chosen], batch.sensed_us[chosen]))]
+    return pages.subset(rows, chosen), received_us[chosen]
+
+
+def _looked_at(
+    engine: Engine, shard: int, local_index: int, settings: QualitySettings | None, extent: Extent, near: Rows, near_us: I8
+) -> tuple[Rows, I8]:  # fmt: skip
+    """The readings beside an extent that its flags look at, or looked at before nearer ones came, in judging order, and when received."""
+    from_us, until_us = extent.from_us, extent.until_us
     if settings is None or not neighbours.looking(settings, range(len(COLUMNS))):
-        return pages.subset(near, slice(0, 0)), np.zeros(0, np.int64)
+        return pages.subset(near, slice(0, 0)), near_us[:0]
     read = _Read(engine, shard, local_index, near)
     found = _beside(settings, near, from_us, until_us)
-    if not (found.before and found.after):
-        neighbours.gather(settings, read, from_us, until_us, time.time_ns() // 1000 + FUTURE_TOLERANCE_US)
+    if not (found.before and (found.after or extent.open)):
+        newest_us = until_us if extent.open else time.time_ns() // 1000 + FUTURE_TOLERANCE_US
+        neighbours.gather(settings, read, from_us, until_us, newest_us)
         found = _beside(settings, read.rows, from_us, until_us)
-    rows, received_us = read.rows, received(engine, shard, [local_index], read.rows)
+    rows = read.rows
+    received_us = near_us if rows is near else received(engine, shard, [local_index], rows)
     nearest = slice(int(np.searchsorted(rows.batch.sensed_us, until_us)), found.high)
     latest_us = int(received_us[nearest].max(initial=0)) + FUTURE_TOLERANCE_US
     if len(rows) and latest_us > int(rows.batch.sensed_us[-1]):  # what came before the nearest one was the nearest until then
         read(int(rows.batch.sensed_us[0]), latest_us)
         rows, received_us = read.rows, received(engine, shard, [local_index], read.rows)
-    known = received_us < rules.until_us
+    known = received_us < extent.known_us
     rows, received_us = pages.subset(rows, known), received_us[known]
     arrival = np.argsort(np.lexsort((rows.row, rows.journal)), kind="stable")
     chosen = neighbours.ever_beside(settings, rows.batch, arrival, from_us, until_us)

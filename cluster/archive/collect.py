@@ -18,6 +18,7 @@ from actors.rules.plan import Plan
 from actors.rules.quality import QualitySettings
 from actors.rules.readings import CODE, FAIL, FOREVER_US, Batch
 from cluster.archive import beside, layout, writer
+from cluster.archive.beside import Extent
 from cluster.archive.writer import PartWriter
 from cluster.replay.journeys import rules_of
 from cluster.replay.judge import DEFAULT_GAP_US
@@ -45,7 +46,7 @@ class _Ride:
     received_us: Any
     settings: QualitySettings | None
     beside: Rows
-    """The readings outside of it that its flags look at; see beside.py."""
+    """The readings outside of it that its flags look at, or that it held before; see beside.py."""
     beside_us: Any
     """When these were received."""
 
@@ -67,30 +68,30 @@ def collect(engine: Engine, journeys: Sequence[Journey], out: PartWriter, comman
 
 def _rides(engine: Engine, journeys: Sequence[Journey]) -> dict[str, list[_Ride]]:
     """All custodies with their readings, by carrier; one look at the history of each shard."""
-    wanted: dict[int, list[tuple[Journey, Mapping[str, Any], Mapping[str, Any]]]] = {}
+    wanted: dict[int, list[tuple[Journey, Mapping[str, Any], Mapping[str, Any], list[Extent]]]] = {}
     for journey in journeys:
         for custody in journey.custodies:
             tag = journey.tags[custody["tag_id"]]
-            wanted.setdefault(int(tag["shard"]), []).append((journey, custody, tag))
+            wanted.setdefault(int(tag["shard"]), []).append((journey, custody, tag, beside.earlier(journey, custody)))
     found: dict[str, list[_Ride]] = {}
     for shard, asked in wanted.items():
-        standing = [(custody, tag) for _, custody, tag in asked if not custody["retracted"]]
-        tags = sorted({int(tag["local_index"]) for _, tag in standing})
-        low = min((int(custody["from_us"]) for custody, _ in standing), default=0)
-        high = max((FOREVER_US if custody["until_us"] is None else int(custody["until_us"]) for custody, _ in standing), default=0)
+        standing = [(custody, tag) for _, custody, tag, _ in asked if not custody["retracted"]]
+        tags = sorted({int(tag["local_index"]) for _, custody, tag, before in asked if before or not custody["retracted"]})
+        ends = [FOREVER_US if custody["until_us"] is None else int(custody["until_us"]) for custody, _ in standing]
+        low = min([int(custody["from_us"]) for custody, _ in standing] + [one.from_us for *_, before in asked for one in before], default=0)
+        high = max(ends + [one.until_us for *_, before in asked for one in before], default=0)
         margin_us = beside.margin_us(journeys)
         _, rows = history.read_rows(engine, shard, tags, low - margin_us, min(high + margin_us, FOREVER_US))
         rows = pages.by_tag(rows) if len(rows) else rows
         received_us = beside.received(engine, shard, tags, rows)
-        for journey, held, device in asked:
+        for journey, held, device, before in asked:
             local_index = int(device["local_index"])
             which = _span(rows, local_index, held)
             mine, times = pages.subset(rows, which), received_us[which]
             rules = beside.in_force(journey, held, int(times.max(initial=0)))
-            near = pages.subset(rows, slice(*np.searchsorted(rows.batch.tag, [local_index, local_index + 1]).tolist()))
-            others, others_us = pages.subset(near, slice(0, 0)), times[:0]
-            if len(mine):
-                others, others_us = beside.of_custody(engine, shard, local_index, held, rules, near)
+            its = slice(*np.searchsorted(rows.batch.tag, [local_index, local_index + 1]).tolist())
+            near, near_us = pages.subset(rows, its), received_us[its]
+            others, others_us = beside.of_custody(engine, shard, local_index, held, before, rules, near, near_us)
             found.setdefault(journey.carrier, []).append(_Ride(held, device, mine, times, rules.settings, others, others_us))
     return found
 

@@ -86,7 +86,7 @@ def replay(part: Part, only: frozenset[str] | None = None) -> tuple[list[dict[st
 
 def _readings(part: Part, custodies: list[dict[str, Any]]) -> tuple[_Journal, dict[int, int], int]:
     """The readings of some custodies of one shard, how many these are, and when each entry was received. Those beside the custodies that
-    their flags look at came in, too.
+    their flags look at, or that they held before they were corrected, came in, too.
     """
     table = part.table("readings")
     keep = np.concatenate([np.arange(row["first_row"], row["first_row"] + row["readings"]) for row in custodies] or [np.zeros(0, np.int64)])
@@ -145,12 +145,11 @@ def _shard(
 
 def _entries(journal: _Journal, commands: Mapping[int, Any]) -> Iterator[tuple[int, Batch | None]]:
     """All entries in order: those of readings with their batch, the others with None."""
-    starts = dict(zip(*(one.tolist() for one in np.unique(journal.journal, return_index=True)), strict=True))
-    sequences = sorted({*starts, *commands})
-    ends = dict(zip(sorted(starts), [*sorted(starts.values())[1:], len(journal.journal)], strict=True))
-    for sequence in sequences:
-        if sequence in starts:
-            yield sequence, readings.subset(journal.batch, slice(starts[sequence], ends[sequence]))
+    found = np.unique(journal.journal, return_index=True, return_counts=True)
+    rows = {sequence: slice(first, first + count) for sequence, first, count in zip(*(one.tolist() for one in found), strict=True)}
+    for sequence in sorted({*rows, *commands}):
+        if sequence in rows:
+            yield sequence, readings.subset(journal.batch, rows[sequence])
         else:
             yield sequence, None
 
