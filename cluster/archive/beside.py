@@ -2,6 +2,7 @@
 
 Those that its quality flags look at: neighbours are the tag's, in whatever custody they lie (handbook 4). And those that it held before it
 was told to end earlier, begin later or never to have been: revisions were stated of them, which a replay in order of arrival gives again.
+And, of an entry that brought readings from before a custody with its own, the last of these: such an entry is judged as late.
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ from actors.journal.archive import Journey
 from actors.journal.pages import Rows
 from actors.rules import neighbours, quality
 from actors.rules.quality import QualitySettings
-from actors.rules.readings import COLUMNS, FOREVER_US, FUTURE_TOLERANCE_US, I8, U1, Batch
+from actors.rules.readings import B1, COLUMNS, FOREVER_US, FUTURE_TOLERANCE_US, I8, U1, Batch
 from actors.tags.past import JUDGED_AGAIN
+
+BEFORE_US = 24 * 3_600_000_000
+"""How far before a custody a reading is looked for that came with its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +106,8 @@ def of_custody(
     engine: Engine, shard: int, local_index: int, custody: Mapping[str, Any], before: Sequence[Extent], rules: InForce, near: Rows,
     near_us: I8,
 ) -> tuple[Rows, I8]:  # fmt: skip
-    """The readings outside of a custody that its extents (`before`: the earlier ones) held, or that flags in these looked at at some time.
+    """The readings outside of a custody that its extents (`before`: the earlier ones) held, that came with theirs from before them, or that
+    flags in them looked at at some time.
 
     near, near_us: the tag's readings in judging order as far as they have been read, the extents' at least, and when these were received.
     The answer is in judging order, too.
@@ -112,14 +117,17 @@ def of_custody(
         until_us = from_us
     sensed_us = near.batch.sensed_us
     outside = (sensed_us < from_us) | (sensed_us >= until_us)
+    final = Extent(from_us, until_us, rules.until_us)
     found = []
-    if not outside.all():
-        found.append(_looked_at(engine, shard, local_index, rules.settings, Extent(from_us, until_us, rules.until_us), near, near_us))
-    for one in before:
-        held = outside & (sensed_us >= one.from_us) & (sensed_us < one.until_us) & (near_us < one.known_us)
-        if held.any():  # else all that was looked at is in the custody as it is, or beside that
-            found.append((pages.subset(near, held), near_us[held]))
+    for one in (final, *before):
+        inside = (sensed_us >= one.from_us) & (sensed_us < one.until_us) & (near_us < one.known_us)
+        if not inside.any():
+            continue
+        held = inside & outside
+        if one is final or held.any():  # else all that its flags looked at is in the custody as it is, or beside that
             found.append(_looked_at(engine, shard, local_index, rules.settings, one, near, near_us))
+        held[_came_with(near, inside)] = True
+        found.append((pages.subset(near, held), near_us[held]))
     found = [(rows, times) for rows, times in found if len(rows)]
     if not found:
         return pages.subset(near, slice(0, 0)), near_us[:0]
@@ -129,6 +137,16 @@ def of_custody(
     chosen = once[(sensed_us < from_us) | (sensed_us >= until_us)]
     chosen = chosen[np.lexsort((batch.sequence[chosen], batch.boot[chosen], batch.sensed_us[chosen]))]
     return pages.subset(rows, chosen), received_us[chosen]
+
+
+def _came_with(near: Rows, inside: B1) -> I8:
+    """Of each entry that brought some of the readings `inside` and earlier ones: the last of these, by their rows in `near`."""
+    journal = near.journal
+    earlier = np.arange(int(np.argmax(inside)))
+    earlier = earlier[journal[earlier] >= journal[inside].min()]
+    earlier = earlier[np.isin(journal[earlier], journal[inside])][::-1]
+    last: I8 = earlier[np.unique(journal[earlier], return_index=True)[1]]
+    return last
 
 
 def _looked_at(

@@ -46,7 +46,7 @@ class _Ride:
     received_us: Any
     settings: QualitySettings | None
     beside: Rows
-    """The readings outside of it that its flags look at, or that it held before; see beside.py."""
+    """The readings outside of it that its judgement looked at, or that it held before; see beside.py."""
     beside_us: Any
     """When these were received."""
 
@@ -81,7 +81,7 @@ def _rides(engine: Engine, journeys: Sequence[Journey]) -> dict[str, list[_Ride]
         low = min([int(custody["from_us"]) for custody, _ in standing] + [one.from_us for *_, before in asked for one in before], default=0)
         high = max(ends + [one.until_us for *_, before in asked for one in before], default=0)
         margin_us = beside.margin_us(journeys)
-        _, rows = history.read_rows(engine, shard, tags, low - margin_us, min(high + margin_us, FOREVER_US))
+        _, rows = history.read_rows(engine, shard, tags, low - max(margin_us, beside.BEFORE_US), min(high + margin_us, FOREVER_US))
         rows = pages.by_tag(rows) if len(rows) else rows
         received_us = beside.received(engine, shard, tags, rows)
         for journey, held, device, before in asked:

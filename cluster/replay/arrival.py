@@ -86,7 +86,7 @@ def replay(part: Part, only: frozenset[str] | None = None) -> tuple[list[dict[st
 
 def _readings(part: Part, custodies: list[dict[str, Any]]) -> tuple[_Journal, dict[int, int], int]:
     """The readings of some custodies of one shard, how many these are, and when each entry was received. Those beside the custodies that
-    their flags look at, or that they held before they were corrected, came in, too.
+    their flags look at, that they held before they were corrected, or that came with theirs, came in, too.
     """
     table = part.table("readings")
     keep = np.concatenate([np.arange(row["first_row"], row["first_row"] + row["readings"]) for row in custodies] or [np.zeros(0, np.int64)])

@@ -16,7 +16,7 @@ from actors.journal.tables import ArchivedCarrier, Excursion, Shipment
 from actors.rules.errors import FailedPrecondition
 from actors.rules.readings import ACCEPTED, DUPLICATE, FOREVER_US, MINUTE_US
 from actors.tags.commands import COMMANDS
-from cluster.archive import check, retain
+from cluster.archive import check, layout, retain
 from cluster.archive import run as archive_run
 from cluster.archive.filesystem import Place
 from cluster.archive.reader import Part
@@ -29,6 +29,8 @@ from tests.replay.tampering import tamper
 __all__ = ["shard"]
 
 PAGE = segments.PAGE
+FILES = len(layout.JOURNEYS)
+"""A part's: A sent something after the end that it was told afterwards, so its neighbours are there, too."""
 LATER = START + 10_000 * MINUTE_US
 
 
@@ -179,11 +181,11 @@ def test_a_crash_leaves_the_old_archive_and_the_next_run_sweeps(shard: Shard, pl
         with pytest.raises(KeyboardInterrupt):
             archived(shard, place)
     left = [name for name, _ in place.ages()]
-    assert len(left) == 10, "its files are there, and nobody reads them"
+    assert len(left) == FILES, "its files are there, and nobody reads them"
     assert manifest.parts(shard.store.engine) == []
     account = archived(shard, place)
-    assert (account.shipments, account.swept) == (1, 10)
-    assert check.verify(manifest.parts(shard.store.engine)) == ([], 10)
+    assert (account.shipments, account.swept) == (1, FILES)
+    assert check.verify(manifest.parts(shard.store.engine)) == ([], FILES)
 
 
 def test_every_changed_byte_and_missing_file_is_named(shard: Shard, place: Place) -> None:
@@ -233,7 +235,7 @@ def test_files_stay_where_nobody_knows_whether_they_were_published(shard: Shard,
         patched.setattr(shard.store, "write", slow)
         with pytest.raises(TimeoutError):
             archived(shard, place)
-    assert check.verify(manifest.parts(shard.store.engine)) == ([], 10), "it was published after all"
+    assert check.verify(manifest.parts(shard.store.engine)) == ([], FILES), "it was published after all"
 
 
 def test_a_part_that_was_replaced_can_be_read_for_an_hour_more_however_old_it_is(shard: Shard, place: Place) -> None:
@@ -243,7 +245,7 @@ def test_a_part_that_was_replaced_can_be_read_for_an_hour_more_however_old_it_is
     for file in old["files"]:
         os.utime(Path(place.location) / file["name"], (1, 1))
     shard.ingest({"A": (5, 5.0)})
-    for minutes, swept in ((0, 0), (59, 0), (60, 10), (61, 0)):
+    for minutes, swept in ((0, 0), (59, 0), (60, FILES), (61, 0)):
         at_us = LATER + minutes * MINUTE_US
         account = archive_run.run(shard.store, place, FOREVER_US, lambda at_us=at_us: at_us)
         assert (account.again, account.swept) == (int(minutes == 0), swept)

@@ -1,4 +1,4 @@
-"""The order of arrival gives every revision again, also of what was stated in an extent that a custody no longer has."""
+"""The order of arrival gives every revision again, also where readings that are in no custody now had a part in it."""
 
 from __future__ import annotations
 
@@ -61,6 +61,14 @@ def spiked_at_an_end_that_is_no_more(client: Client, shipment: str, tag: str) ->
     client.correct(custody, until_time=at(50))
 
 
+def sent_with_what_was_before_it(client: Client, shipment: str, tag: str) -> None:
+    """A message from before the custody on: what it states is found late."""
+    client.assign(shipment, tag, 10)
+    client.send(tag, *warm(0, 50))
+    client.send(tag, *warm(50, 90))
+    client.release(shipment, tag, 90)
+
+
 @pytest.mark.parametrize(
     ("ride", "revisions"),
     [
@@ -78,9 +86,10 @@ def spiked_at_an_end_that_is_no_more(client: Client, shipment: str, tag: str) ->
             + [("warm", 1, "ENDED", "reading")] * 2
             + [("warm", 2, "RETRACTED", "custody")],
         ),
+        (sent_with_what_was_before_it, [("warm", 1, "ENDED", "late"), ("warm", 1, "ENDED", "reading")]),
     ],
 )
-def test_revisions_of_an_earlier_extent_come_again(
+def test_every_revision_comes_again(
     client: Client, store: Store, archive: Archive, tmp_path: Any, ride: Callable[[Client, str, str], None], revisions: list[Revision]
 ) -> None:
     tag = new_id("t")
