@@ -2,6 +2,7 @@
 
 Its specification comes as one JSON line on standard input, then commands, each a JSON line: {"encode": [first, until]} makes the
 messages of these minutes, {"send": true} sends them. Each command is answered by a JSON line. Encoding is not part of any figure.
+Connections and streams are opened by the first send and stay open, as those of gateways do.
 """
 
 from __future__ import annotations
@@ -51,6 +52,8 @@ class Sender:
         self.spec = spec
         self.work = Workload(**spec.workload)
         self.streams: list[list[bytes]] = []
+        self.channels: list[Any] = []
+        self.open: dict[int, Any] = {}
 
     def encode(self, first: int, until: int) -> dict[str, Any]:
         """Make the messages of some minutes. What a stream sends is the messages of its gateways in turn."""
@@ -82,21 +85,27 @@ class Sender:
         """Send all messages; the time from the first message to the last answer, and what the answers say."""
         told: dict[str, Any] = {"accepted": 0, "duplicate": 0, "conflicting": 0, "refused": 0}
         waits: list[float] = []
-        channels = [grpc.aio.insecure_channel(self.spec.target, options=CHANNEL) for _ in range(self.spec.connections)]
-        await asyncio.gather(*(channel.channel_ready() for channel in channels))
+        if not self.channels:
+            self.channels = [grpc.aio.insecure_channel(self.spec.target, options=CHANNEL) for _ in range(self.spec.connections)]
+            await asyncio.gather(*(channel.channel_ready() for channel in self.channels))
         told["start"] = time.monotonic()
         one = self._caller if self.spec.unary else self._stream
-        await asyncio.gather(
-            *(one(channels[at % len(channels)], messages, told, waits) for at, messages in enumerate(self.streams) if messages)
-        )
+        await asyncio.gather(*(one(at, messages, told, waits) for at, messages in enumerate(self.streams) if messages))
         told["end"] = time.monotonic()
-        for channel in channels:
-            await channel.close()
         told["waits"] = waits
         return told
 
-    async def _caller(self, channel: Any, messages: list[bytes], told: dict[str, Any], waits: list[float]) -> None:
+    async def close(self) -> None:
+        """End the streams and connections."""
+        for call in self.open.values():
+            await call.done_writing()
+            assert not isinstance(await call.read(), telemetry_pb2.IngestResponse), "an answer without a message"
+        for channel in self.channels:
+            await channel.close()
+
+    async def _caller(self, number: int, messages: list[bytes], told: dict[str, Any], waits: list[float]) -> None:
         parse = telemetry_pb2.IngestBatchResponse.FromString
+        channel: Any = self.channels[number % len(self.channels)]
         call = channel.unary_unary(INGEST_BATCH, request_serializer=None, response_deserializer=parse)
         for message in messages:
             start = time.monotonic()
@@ -110,9 +119,12 @@ class Sender:
         for name in ("accepted", "duplicate", "conflicting", "refused"):
             told[name] += getattr(answer, name)
 
-    async def _stream(self, channel: Any, messages: list[bytes], told: dict[str, Any], waits: list[float]) -> None:
-        open_call = channel.stream_stream(INGEST, request_serializer=None, response_deserializer=telemetry_pb2.IngestResponse.FromString)
-        call = open_call()
+    async def _stream(self, number: int, messages: list[bytes], told: dict[str, Any], waits: list[float]) -> None:
+        if number not in self.open:
+            channel: Any = self.channels[number % len(self.channels)]
+            parse = telemetry_pb2.IngestResponse.FromString
+            self.open[number] = channel.stream_stream(INGEST, request_serializer=None, response_deserializer=parse)()
+        call = self.open[number]
         room = asyncio.Semaphore(self.spec.window)
         sent: deque[float] = deque()
 
@@ -121,24 +133,30 @@ class Sender:
                 await room.acquire()
                 sent.append(time.monotonic())
                 await call.write(message)
-            await call.done_writing()
 
         writer = asyncio.create_task(write())
-        async for answer in call:
+        for _ in messages:
+            answer = await call.read()
+            assert isinstance(answer, telemetry_pb2.IngestResponse), "the stream ended before its answers"
             waits.append(time.monotonic() - sent.popleft())
             room.release()
             self._count(answer, told)
         await writer
-        assert not sent, "messages without an answer"
+
+
+async def obey(sender: Sender) -> None:
+    """Carry out the commands on standard input until it ends."""
+    loop = asyncio.get_running_loop()
+    while line := await loop.run_in_executor(None, sys.stdin.readline):
+        command = json.loads(line)
+        told = sender.encode(*command["encode"]) if "encode" in command else await sender.send()
+        print(json.dumps(told), flush=True)
+    await sender.close()
 
 
 def main() -> None:
-    """Obey the commands on standard input until it ends."""
-    sender = Sender(Spec(**json.loads(sys.stdin.readline())))
-    for line in sys.stdin:
-        command = json.loads(line)
-        told = sender.encode(*command["encode"]) if "encode" in command else asyncio.run(sender.send())
-        print(json.dumps(told), flush=True)
+    """Take the specification, then obey."""
+    asyncio.run(obey(Sender(Spec(**json.loads(sys.stdin.readline())))))
 
 
 if __name__ == "__main__":
