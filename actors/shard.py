@@ -29,7 +29,7 @@ from actors.catalog import CatalogPopulation
 from actors.decision import Decision
 from actors.directory import now_us, shard_name
 from actors.inventory import InventoryPopulation
-from actors.journal import allocator, compaction, fence, quarantine, snapshot
+from actors.journal import allocator, compaction, cycles, fence, quarantine, snapshot
 from actors.journal.database import reachable
 from actors.journal.prepared import AlertAction, CommitResult, JournalEntry, PreparedCommit
 from actors.journal.queries_tags import TagReads
@@ -129,6 +129,7 @@ class Shard:
         self._commands = {
             **self.shipments.commands, **self.warehouses.commands, **self.catalog.commands, **self.inventory.commands,
         }  # fmt: skip
+        cycles.look_seldom()
         for target, name in ((self._beat, "heartbeat"), (self._clock, "clock"), (self._sort, "compaction")):
             threading.Thread(target=target, name=name, daemon=True).start()
 

@@ -32,7 +32,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from actors.directory import Directory
-from actors.journal import allocator, database
+from actors.journal import allocator, cycles, database
 from services import gather, rows, tag_ids
 from services.alerts import Alerts
 from services.backend import Backend
@@ -79,6 +79,8 @@ SERVICES = tuple(
 )
 INGEST = frozenset({"/waybill.v1.TelemetryService/Ingest", "/waybill.v1.TelemetryService/IngestBatch"})
 """Methods whose requests are checked by services.wire, as arrays."""
+RAW = frozenset({"/waybill.v1.TelemetryService/Ingest"})
+"""Of these the one whose messages come to it as bytes."""
 
 
 class ConfigError(ValueError):
@@ -189,7 +191,7 @@ class Door:
         self._gatherer.listen(self._feed.news)
         self._telemetry = Telemetry(backend, self._gatherer)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs lack it
-        self._server = grpc.aio.server(interceptors=[Doorman(request_class, INGEST)], options=_options(config))
+        self._server = grpc.aio.server(interceptors=[Doorman(request_class, INGEST, RAW)], options=_options(config))
         server: Any = self._server
         telemetry_pb2_grpc.add_TelemetryServiceServicer_to_server(self._telemetry, server)
         alert_pb2_grpc.add_AlertServiceServicer_to_server(Alerts(backend, self._feed), server)
@@ -261,6 +263,7 @@ async def serve(config: Config) -> None:
     if config.spare:
         await _called(loop, asked)
     if not asked.is_set():
+        cycles.look_seldom()
         port = await door.open()
         log.info("serving on %s (port %d)", config.address, port)
         await asked.wait()

@@ -12,10 +12,11 @@ in flight are bounded: past the bound a message is refused with Overloaded (`adm
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -45,6 +46,10 @@ LIVE_US = 600_000_000
 """A message whose newest reading is older than this is backlog."""
 BACKLOG_READINGS_MAX = 50_000
 """The same of backlog while live readings come: one of them waits no longer than such a call takes."""
+GATHER_MOST_S = 0.02
+"""A round is filled no longer than that."""
+NEWS = 0.2
+"""Weight of the newest call in what calls take."""
 LIVE_S = 10.0
 """Live readings are said to come so long after the last of them. When none come, backlog goes in rounds of full size, a third faster."""
 
@@ -67,7 +72,7 @@ class _Message:
     size: int
     source: str
     backlog: bool
-    since: float = field(default_factory=time.monotonic)
+    since: float
 
     def fail(self, error: BaseException) -> None:
         if not self.answer.done():
@@ -89,6 +94,11 @@ class Gatherer:
         self._closed = False
         self._listeners: list[asyncio.Event] = []
         self._live_at = -LIVE_S
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._asked: set[_Message] = set()
+        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_at = math.inf
+        self._call_s = 0.0
 
     @property
     def bytes_in_flight(self) -> int:
@@ -110,11 +120,22 @@ class Gatherer:
         """A shard answered: a round may go out that waited for it."""
         self._freed.set()
 
+    def call_took(self, seconds: float) -> None:
+        """A shard answered after so long: rounds follow each other no faster than calls are answered."""
+        self._call_s += NEWS * (seconds - self._call_s)
+
+    @property
+    def _patience_s(self) -> float:
+        """How long a round is filled while shards have something to do."""
+        return max(self._gather_s, min(self._call_s / CALLS_IN_FLIGHT, GATHER_MOST_S))
+
     def close(self) -> None:
         """End the calls; what still waits is answered with Unavailable."""
         self._closed = True
         if self._pump is not None:
             self._pump.cancel()
+        if self._alarm is not None:
+            self._alarm.cancel()
         while self._waiting:
             for message in self._waiting.take(ROUND_READINGS_MAX, BACKLOG_READINGS_MAX):
                 self.admission.release(message.size)
@@ -123,31 +144,55 @@ class Gatherer:
             lane.close()
 
     async def ingest(self, ids: Sequence[str], batch: Batch, remaining_s: float | None = None, source: str = "") -> Outcome:
-        """Have the readings committed and judged. Returns when all are durable. `source`: who sends them; sources take turns.
+        """`take`, and wait."""
+        return await self.take(ids, batch, remaining_s, source)
 
-        Raises Overloaded (nothing was taken), Unavailable (no answer until the deadline; some readings may be durable: send again),
-        StorageFull.
+    def take(self, ids: Sequence[str], batch: Batch, remaining_s: float | None = None, source: str = "") -> asyncio.Future[Outcome]:
+        """Have the readings committed and judged. The answer comes when all are durable; who wants it no longer cancels it.
+
+        `source`: who sends them; sources take turns. Raises Overloaded (nothing was taken). The answer may raise Unavailable (none until
+        the deadline; some readings may be durable: send again) and StorageFull.
         """
         if self._closed:
             raise Unavailable("the door is closing")
+        if self._loop is None:  # asking for it each time costs a system call (CPython before 3.12)
+            self._loop = asyncio.get_running_loop()
         size = _size(batch)
+        now = time.monotonic()
         backlog = len(batch) > 0 and int(batch.sensed_us.max()) < now_us() - LIVE_US
         self.admission.admit(source, size, backlog)
         if not backlog:
-            self._live_at = time.monotonic()
-        loop = asyncio.get_running_loop()
-        patience_s = PATIENCE_S if remaining_s is None else remaining_s
-        message = _Message(ids, batch, time.monotonic() + patience_s, loop.create_future(), size, source, backlog)
-        message.answer.add_done_callback(lambda _: self.admission.answered(source, size))
+            self._live_at = now
+        until = now + (PATIENCE_S if remaining_s is None else remaining_s)
+        message = _Message(ids, batch, until, self._loop.create_future(), size, source, backlog, now)
+        self._asked.add(message)
+        message.answer.add_done_callback(lambda _: self._answered(message))
+        if until < self._alarm_at:
+            self._set_alarm(until)
         self._waiting.put(message, source, backlog, len(batch))
         self._filled.set()
         if self._pump is None:
-            self._pump = asyncio.create_task(self._run())
-        try:
-            async with asyncio.timeout_at(loop.time() + patience_s):
-                return await message.answer
-        except TimeoutError:
-            raise Unavailable("there was no answer in time; the outcome is unknown: send it again") from None
+            self._pump = self._loop.create_task(self._run())
+        return message.answer
+
+    def _answered(self, message: _Message) -> None:
+        self._asked.discard(message)
+        self.admission.answered(message.source, message.size)
+
+    def _set_alarm(self, at: float) -> None:
+        """Look for messages whose deadline has passed at `at`, monotonic. One timer for all: most are answered long before."""
+        assert self._loop is not None
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm_at = at
+        self._alarm = self._loop.call_later(max(at - time.monotonic(), 0), self._ring) if at < math.inf else None
+
+    def _ring(self) -> None:
+        now = time.monotonic()
+        for message in self._asked:
+            if message.until <= now:
+                message.fail(Unavailable("there was no answer in time; the outcome is unknown: send it again"))
+        self._set_alarm(min((message.until for message in self._asked if message.until > now), default=math.inf))
 
     async def _run(self) -> None:
         """Make rounds of what waits: at once where the shards have nothing to do, else after gathering a little."""
@@ -156,7 +201,8 @@ class Gatherer:
             while all(lane.full for lane in self._lanes):
                 self._freed.clear()
                 await self._freed.wait()
-            patience_s = self._waiting.first.since + self._gather_s - time.monotonic() if any(lane.busy for lane in self._lanes) else 0
+            busy = any(lane.busy for lane in self._lanes)
+            patience_s = self._waiting.first.since + self._patience_s - time.monotonic() if busy else 0
             await asyncio.sleep(max(patience_s, 0))
             live_come = time.monotonic() - self._live_at < LIVE_S
             taken = self._waiting.take(ROUND_READINGS_MAX, BACKLOG_READINGS_MAX if live_come else ROUND_READINGS_MAX)
@@ -274,37 +320,38 @@ class _Round:
         self._rows = rows
         self._status = np.zeros(total, np.uint8)
         self._ends = np.cumsum([len(message.batch) for message in messages])
-        self._number = [0] * len(messages)
-        self._missing = [0] * len(messages)
+        self._number = np.zeros(len(messages), np.int64)
+        self._missing = np.zeros(len(messages), np.int64)
         of_row = np.repeat(np.arange(len(messages)), [len(message.batch) for message in messages])
         # Counting them is six times faster than np.unique, which sorts.
-        self._touched: list[list[int]] = [np.flatnonzero(np.bincount(of_row[mine])).tolist() for mine in rows]
+        self._touched: list[I8] = [np.flatnonzero(np.bincount(of_row[mine])) for mine in rows]
         for touched in self._touched:
-            for i in touched:
-                self._missing[i] += 1
+            self._missing[touched] += 1
 
     def until(self, part: int) -> float:
         """The latest deadline of a part's messages, monotonic."""
-        return max(self._messages[i].until for i in self._touched[part])
+        until: float = max(self._messages[i].until for i in self._touched[part].tolist())
+        return until
 
     def wanted(self, part: int) -> bool:
         """Whether anybody still waits for a part."""
-        return any(not self._messages[i].answer.done() for i in self._touched[part])
+        return any(not self._messages[i].answer.done() for i in self._touched[part].tolist())
 
     def done(self, part: int, status: U1, number: int) -> None:
         """A part is durable: answer the messages that are now complete."""
         self._status[self._rows[part]] = status
-        for i in self._touched[part]:
-            self._missing[i] -= 1
-            self._number[i] = max(self._number[i], number)
+        touched = self._touched[part]
+        self._missing[touched] -= 1
+        self._number[touched] = np.maximum(self._number[touched], number)
+        for i in touched[self._missing[touched] == 0].tolist():
             message = self._messages[i]
-            if self._missing[i] == 0 and not message.answer.done():
+            if not message.answer.done():
                 end = int(self._ends[i])
-                message.answer.set_result(Outcome(self._status[end - len(message.batch) : end], self._number[i]))
+                message.answer.set_result(Outcome(self._status[end - len(message.batch) : end], int(self._number[i])))
 
     def failed(self, part: int, error: BaseException) -> None:
         """A part is not to be had: its messages end with the error."""
-        for i in self._touched[part]:
+        for i in self._touched[part].tolist():
             self._messages[i].fail(error)
 
 
@@ -388,6 +435,7 @@ class _Lane:
         try:
             while parts:
                 until = max(one.until for one in parts)
+                began = time.monotonic()
                 try:
                     async with asyncio.timeout(max(until - time.monotonic(), 0.001)):
                         replies = await self._shards.call(self._shard, "ingest", [one.part for one in parts], now_us())
@@ -402,6 +450,7 @@ class _Lane:
                             self._failed(one, meaning)
                     parts = kept
                     continue
+                self._gatherer.call_took(time.monotonic() - began)
                 for one, reply in zip(parts, replies, strict=True):
                     self._over(one, done=True)
                     one.round.done(one.number, reply.status, reply.last_event_number)

@@ -1,8 +1,9 @@
-"""ReadingRows to columns at the speed of bytes: a compiled walk over the message's own encoding.
+"""Rows to columns at the speed of bytes: a compiled walk over the encoding of a message.
 
 Reading a Python attribute of every field of every message costs 0.2 us each, presence as much again; a hundred thousand rows would
-hold the door's event loop for seconds. So the message (parsed and thereby proven well formed by protobuf) is encoded again, and this
-kernel reads that encoding. A property test holds it equal to reading attribute by attribute.
+hold the door's event loop for seconds. So this kernel reads the bytes as they came (`outline`, then `read`). What is unusual in them
+(a field that this version does not know, one that is there twice, text that is no UTF-8) is protobuf's to judge: it parses the
+message, and the walk reads what protobuf makes of it (`read_parsed`). Property tests hold both equal to reading attribute by attribute.
 """
 
 from __future__ import annotations
@@ -21,41 +22,81 @@ B1 = npt.NDArray[np.bool_]
 _FIRST_MEASUREMENT = telemetry_pb2.Reading.TEMPERATURE_C_FIELD_NUMBER
 _LAST_MEASUREMENT = telemetry_pb2.Reading.O2_PCT_FIELD_NUMBER
 _POSITION = telemetry_pb2.Reading.POSITION_FIELD_NUMBER
+_BATCH_ID = telemetry_pb2.IngestRequest.BATCH_ID_FIELD_NUMBER
+_ROWS = telemetry_pb2.IngestRequest.ROWS_FIELD_NUMBER
 _TAG_ID, _SENSED, _BOOT, _SEQUENCE = 1, 2, 3, 4
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 class Rows(NamedTuple):
-    """Rows as columns: `tag` indexes `ids`; values and present are (number of column codes, n)."""
+    """Rows as columns: `tag` indexes `ids`; values and present are (len(codes), n)."""
 
     ids: list[str]
     tag: I4
     sensed_us: I8
     boot: I8
     sequence: I8
+    codes: tuple[int, ...]
     values: F8
     present: B1
 
 
-def read(rows: telemetry_pb2.ReadingRows) -> Rows:
-    """The readings of the message as columns, with every column code; fields that this version does not know are passed over."""
-    n = len(rows.readings)
+class Outline(NamedTuple):
+    """A message of rows: its batch id, where its rows begin and end, how many there are."""
+
+    batch_id: str
+    start: int
+    end: int
+    rows: int
+
+
+def outline(raw: bytes) -> Outline | None:
+    """Of an encoded IngestRequest with nothing but a batch id and rows; None where there is more or less or something else."""
+    places = np.zeros(5, np.int64)
+    if not _outline(np.frombuffer(raw, np.uint8), places):
+        return None
+    id_start, id_end, start, end, rows = places.tolist()
+    try:
+        return Outline(raw[id_start:id_end].decode(), start, end, rows)
+    except UnicodeDecodeError:
+        return None
+
+
+def read(raw: bytes, found: Outline) -> Rows | None:
+    """The readings as columns; None where something in them is unusual."""
+    try:
+        return _columns(raw, found.start, found.end, found.rows, True)
+    except UnicodeDecodeError:
+        return None
+
+
+def read_parsed(rows: telemetry_pb2.ReadingRows) -> Rows:
+    """The same of what protobuf has parsed; fields that this version does not know are passed over."""
     raw = rows.SerializeToString()
+    got = _columns(raw, 0, len(raw), len(rows.readings), False)
+    if got is None:
+        raise AssertionError("protobuf gave an encoding that the row reader does not follow")
+    return got
+
+
+def _columns(raw: bytes, at: int, end: int, n: int, strict: bool) -> Rows | None:
     start, length = np.zeros(n, np.int32), np.zeros(n, np.int32)
     times = np.zeros((3, n), np.int64)
     times[1:] = NO_SEQUENCE
     values, present = np.empty((len(COLUMNS), n)), np.zeros((len(COLUMNS), n), np.bool_)
     values.fill(np.nan)
     buffer = np.frombuffer(raw, np.uint8)
-    if not _read(buffer, start, length, times.view(np.uint8), values.view(np.uint8), present):
-        raise AssertionError("protobuf gave an encoding that the row reader does not follow")
+    mask = _read(buffer, at, end, strict, start, length, times.view(np.uint8), values.view(np.uint8), present)
+    if mask < 0:
+        return None
     size = 16
     while size < 2 * n:
         size *= 2
     tag, first = np.empty(n, np.int32), np.empty(n, np.int32)
     many = _same_ids(buffer, start, length, np.full(size, -1, np.int32), tag, first)
     ids = [raw[a : a + b].decode() for a, b in zip(start[first[:many]].tolist(), length[first[:many]].tolist(), strict=True)]
-    return Rows(ids, tag, times[0], times[1], times[2], values, present)
+    codes = [code for code in range(len(COLUMNS)) if mask >> code & 1]
+    return Rows(ids, tag, times[0], times[1], times[2], tuple(codes), values[codes], present[codes])
 
 
 @nb.njit(cache=True, nogil=True)
@@ -126,30 +167,68 @@ def _passed(raw: U1, at: int, kind: int, end: int) -> int:
 
 
 @nb.njit(cache=True, nogil=True)
-def _read(raw: U1, start: I4, length: I4, times: U1, values: U1, present: B1) -> bool:
-    """Fill the columns (given as bytes where they are eight bytes wide). False where the encoding is not what it must be.
-
-    times: sensed time, boot and sequence.
-    """
-    n = len(start)
-    at, row = 0, 0
+def _outline(raw: U1, places: I8) -> bool:
+    """places: where the batch id begins and ends, where the rows begin and end, how many rows. False where there is anything else."""
+    at, ids, rows = 0, 0, 0
     while at < len(raw):
         key, at = _varint(raw, at)
-        if at < 0:
+        if at < 0 or key & 7 != _BYTES:
             return False
+        size, at = _varint(raw, at)
+        if at < 0 or size < 0 or size > len(raw) - at:
+            return False
+        if key >> 3 == _BATCH_ID:
+            places[0], places[1] = at, at + size
+            ids += 1
+        elif key >> 3 == _ROWS:
+            places[2], places[3] = at, at + size
+            rows += 1
+        else:
+            return False
+        at += size
+    if ids > 1 or rows != 1:
+        return False
+    at, end = places[2], places[3]
+    while at < end:
+        key, at = _varint(raw, at)
+        if at < 0 or key != (1 << 3 | _BYTES):
+            return False
+        size, at = _varint(raw, at)
+        if at < 0 or size < 0 or size > end - at:
+            return False
+        at += size
+        places[4] += 1
+    return bool(at == end)
+
+
+@nb.njit(cache=True, nogil=True)
+def _read(
+    raw: U1, at: int, stop: int, strict: bool, start: I4, length: I4, times: U1, values: U1, present: B1
+) -> int:  # fmt: skip
+    """Fill the columns (given as bytes where they are eight bytes wide) with the rows in raw[at:stop]; the columns found, a bit for each.
+
+    times: sensed time, boot and sequence. -1 where the encoding is not what it must be, or strict and unusual.
+    """
+    n = len(start)
+    row, mask = 0, 0
+    while at < stop:
+        key, at = _varint(raw, at)
+        if at < 0:
+            return -1
         if key != (1 << 3 | _BYTES):
-            at = _passed(raw, at, key & 7, len(raw))
-            if at < 0:
-                return False
+            at = _passed(raw, at, key & 7, stop)
+            if at < 0 or strict:
+                return -1
             continue
         size, at = _varint(raw, at)
         end = at + size
-        if at < 0 or size < 0 or end > len(raw) or row >= n:
-            return False
+        if at < 0 or size < 0 or end > stop or row >= n:
+            return -1
+        seen = 0
         while at < end:
             key, at = _varint(raw, at)
             if at < 0:
-                return False
+                return -1
             field, kind = key >> 3, key & 7
             if kind == _FIXED64 and at + 8 <= end and _SENSED <= field <= _SEQUENCE:
                 _copy8(raw, at, times[field - _SENSED], row)
@@ -158,11 +237,13 @@ def _read(raw: U1, start: I4, length: I4, times: U1, values: U1, present: B1) ->
                 code = field - _FIRST_MEASUREMENT
                 _copy8(raw, at, values[code], row)
                 present[code, row] = True
+                mask |= 1 << code
                 at += 8
             elif kind == _BYTES and field in (_TAG_ID, _POSITION):
                 size, at = _varint(raw, at)
-                if at < 0 or size < 0 or at + size > end:
-                    return False
+                if at < 0 or size < 0 or at + size > end or (strict and seen >> field & 1):
+                    return -1
+                seen |= 1 << field
                 if field == _TAG_ID:
                     start[row], length[row] = at, size
                 else:
@@ -171,29 +252,36 @@ def _read(raw: U1, start: I4, length: I4, times: U1, values: U1, present: B1) ->
                         for k in range(8):
                             values[code, 8 * row + k] = 0
                         present[code, row] = True
+                        mask |= 1 << code
                     inner = at
                     while inner < at + size:
                         key, inner = _varint(raw, inner)
                         if inner < 0:
-                            return False
+                            return -1
                         part = key >> 3
                         if key & 7 == _FIXED64 and 1 <= part <= 4 and inner + 8 <= at + size:
                             _copy8(raw, inner, values[LATITUDE + part - 1], row)
                             present[LATITUDE + part - 1, row] = True
+                            mask |= 1 << (LATITUDE + part - 1)
                             inner += 8
                         else:
                             inner = _passed(raw, inner, key & 7, at + size)
-                            if inner < 0:
-                                return False
+                            if inner < 0 or strict:
+                                return -1
                 at += size
             else:
                 at = _passed(raw, at, kind, end)
-                if at < 0:
-                    return False
+                if at < 0 or strict:
+                    return -1
         row += 1
-    return row == n
+    return mask if row == n else -1
 
 
 def warm_up() -> None:
     """Compile (or load from the cache) what the first message would otherwise wait for."""
-    read(telemetry_pb2.ReadingRows(readings=[telemetry_pb2.Reading(tag_id="t", position=telemetry_pb2.Position())]))
+    rows = telemetry_pb2.ReadingRows(readings=[telemetry_pb2.Reading(tag_id="t", position=telemetry_pb2.Position())])
+    read_parsed(rows)
+    raw = telemetry_pb2.IngestRequest(rows=rows).SerializeToString()
+    found = outline(raw)
+    assert found is not None
+    read(raw, found)

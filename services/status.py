@@ -117,12 +117,18 @@ class Doorman(Interceptor):
     """Stands before every handler: parses and checks requests, turns errors into statuses.
 
     `requests` gives the request class of a full method name ("/waybill.v1.TagService/GetTag"); methods that it does not know
-    (health, reflection) are left alone. Methods in `unchecked` check their own requests.
+    (health, reflection) are left alone. Methods in `unchecked` check their own requests; streams of those in `raw` parse them, too.
     """
 
-    def __init__(self, requests: Callable[[str], type[Message] | None], unchecked: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self,
+        requests: Callable[[str], type[Message] | None],
+        unchecked: frozenset[str] = frozenset(),
+        raw: frozenset[str] = frozenset(),
+    ) -> None:
         self._requests = requests
         self._unchecked = unchecked
+        self._raw = raw
 
     async def intercept_service(
         self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]], handler_call_details: grpc.HandlerCallDetails
@@ -146,7 +152,7 @@ class Doorman(Interceptor):
             )
         if handler.stream_stream:
             return grpc.stream_stream_rpc_method_handler(
-                _both(handler.stream_stream, parse),
+                _both(handler.stream_stream, None if method in self._raw else parse),
                 response_serializer=handler.response_serializer,
             )
         raise NotImplementedError(f"{method}: the contract has no call of this shape")
@@ -191,11 +197,10 @@ def _stream(behaviour: Callable[[Any, Context], AsyncIterator[Any]], parse: Pars
 
 
 def _both(
-    behaviour: Callable[[AsyncIterator[Any], Context], AsyncIterator[Any]], parse: Parse
+    behaviour: Callable[[AsyncIterator[Any], Context], AsyncIterator[Any]], parse: Parse | None
 ) -> Callable[[AsyncIterator[bytes], Context], Awaitable[None]]:
-    async def parsed(frames: AsyncIterator[bytes]) -> AsyncIterator[Message]:
-        async for raw in frames:
-            yield parse(raw)
+    def parsed(frames: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+        return frames if parse is None else (parse(raw) async for raw in frames)
 
     async def call(frames: AsyncIterator[bytes], context: Context) -> None:
         try:
@@ -208,16 +213,61 @@ def _both(
 
 async def _write_all(answers: AsyncIterator[Any], context: Context) -> None:
     """Write the answers one by one. Raises SlowConsumer where one is not taken within STALL_S."""
+    watch = _StallWatch()
     try:
         async for answer in answers:
+            watch.begin()
             try:
-                async with asyncio.timeout(STALL_S):
-                    await context.write(answer)
-            except TimeoutError:
+                await context.write(answer)
+            except asyncio.CancelledError:
+                if not watch.has_cut():
+                    raise
                 told = f"nothing was taken for {STALL_S:g} s while messages waited: go on from the last one that was seen"
                 raise SlowConsumer(told, retry_after_s=1.0) from None
+            watch.end()
     finally:
+        watch.close()
         await answers.aclose()  # type: ignore[attr-defined]  # every handler is a generator
+
+
+class _StallWatch:
+    """Cancels its task where something that was begun has not ended within STALL_S. One timer serves all that a stream writes:
+    asyncio.timeout would make and drop one for each.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        self._since: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._cut = False
+
+    def begin(self) -> None:
+        self._since = self._loop.time()
+        if self._timer is None:
+            self._timer = self._loop.call_later(STALL_S, self._look)
+
+    def end(self) -> None:
+        self._since = None
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def has_cut(self) -> bool:
+        """Whether it was this watch, and nobody else, who cancelled the task; it goes on then."""
+        return self._cut and self._task is not None and self._task.uncancel() == 0
+
+    def _look(self) -> None:
+        self._timer = None
+        if self._since is None or self._task is None:
+            return
+        left_s = self._since + STALL_S - self._loop.time()
+        if left_s > 0:
+            self._timer = self._loop.call_later(left_s, self._look)
+        else:
+            self._cut = True
+            self._task.cancel()
 
 
 async def refuse(context: Context, error: Exception) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from functools import partial
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from actors.rules.errors import DomainError, InvalidArgument, NotFound, Unavaila
 from actors.rules.readings import ACCEPTED, CONFLICTING, DUPLICATE, FOREVER_US, REFUSED
 from services import check, wire
 from services.backend import Backend, Context, left
-from services.gather import Gatherer
+from services.gather import Gatherer, Outcome
 from services.shards import now_us
 from services.status import status_of
 from waybill.v1 import telemetry_pb2, telemetry_pb2_grpc
@@ -40,10 +40,22 @@ class _Room:
             await self._freed.wait()
         self._bytes += size
 
-    def given_back(self, size: int, _: object) -> None:
+    def give_back(self, size: int) -> None:
         """A message of `size` bytes is answered."""
         self._bytes -= size
         self._freed.set()
+
+
+@dataclass(eq=False, slots=True)
+class _Begun:
+    """A message of a stream that is being worked on. Where it has no outcome to wait for, none of its readings was good."""
+
+    batch_id: str
+    received_us: int
+    size: int
+    decoded: wire.Decoded | None = None
+    outcome: asyncio.Future[Outcome] | None = None
+    error: DomainError | None = None
 
 
 class Telemetry(telemetry_pb2_grpc.TelemetryServiceServicer):
@@ -61,25 +73,25 @@ class Telemetry(telemetry_pb2_grpc.TelemetryServiceServicer):
         for reader in self._readers:
             reader.cancel()
 
-    async def Ingest(
-        self, request_iterator: AsyncIterator[telemetry_pb2.IngestRequest], context: Context
+    async def Ingest(  # type: ignore[override]  # its messages come as bytes
+        self, request_iterator: AsyncIterator[bytes], context: Context
     ) -> AsyncIterator[telemetry_pb2.IngestResponse]:
-        """Messages are worked on at once and answered in their order."""
-        answers: asyncio.Queue[asyncio.Task[telemetry_pb2.IngestResponse] | Exception | None] = asyncio.Queue(MESSAGES_AT_ONCE)
+        """Messages (as bytes, see door.RAW) are worked on at once and answered in their order."""
+        answers: asyncio.Queue[_Begun | Exception | None] = asyncio.Queue(MESSAGES_AT_ONCE)
         room = _Room()
-        working: set[asyncio.Task[telemetry_pb2.IngestResponse]] = set()
+        working: set[asyncio.Future[Outcome]] = set()
+        source = context.peer()
 
         async def read() -> None:
             ending: Exception | None = None
             try:
-                async for request in request_iterator:
-                    size = request.ByteSize()
-                    await room.take(size)
-                    task = asyncio.create_task(self._answer(request, context, size))
-                    working.add(task)
-                    task.add_done_callback(working.discard)
-                    task.add_done_callback(partial(room.given_back, size))
-                    await answers.put(task)
+                async for raw in request_iterator:
+                    await room.take(len(raw))
+                    begun = self._begin(raw, left(context), source)
+                    if begun.outcome is not None:
+                        working.add(begun.outcome)
+                        begun.outcome.add_done_callback(working.discard)
+                    await answers.put(begun)
             except asyncio.CancelledError:
                 if not self._closing:
                     raise
@@ -93,60 +105,59 @@ class Telemetry(telemetry_pb2_grpc.TelemetryServiceServicer):
         if self._closing:
             reader.cancel()
         try:
-            while isinstance(task := await answers.get(), asyncio.Task):
-                yield await task
-            if task is not None:
-                raise task
+            while isinstance(begun := await answers.get(), _Begun):
+                yield await self._ended(begun)
+                room.give_back(begun.size)
+            if begun is not None:
+                raise begun
         finally:
             self._readers.discard(reader)
-            for one in (reader, *working):
+            reader.cancel()
+            for one in tuple(working):
                 one.cancel()
 
     async def IngestBatch(self, request: telemetry_pb2.IngestBatchRequest, context: Context) -> telemetry_pb2.IngestBatchResponse:
         """One message as one call; what is wrong with it as a whole is the call's status."""
         if not request.HasField("batch"):
             raise InvalidArgument("must be given", field="batch")
-        return telemetry_pb2.IngestBatchResponse(result=await self._ingest(request.batch, context))
+        received_us = now_us()
+        self._gatherer.admission.check(0)
+        decoded = wire.decode(request.batch, received_us)
+        outcome = self._given(decoded, left(context), context.peer())
+        answer = _answer(request.batch.batch_id, decoded, await outcome if outcome is not None else None, received_us)
+        return telemetry_pb2.IngestBatchResponse(result=answer)
 
-    async def _answer(self, request: telemetry_pb2.IngestRequest, context: Context, size: int) -> telemetry_pb2.IngestResponse:
+    def _begin(self, raw: bytes, remaining_s: float | None, source: str) -> _Begun:
+        """Give a message's readings to the gatherer. Raises InvalidArgument where the bytes are no message; other errors are its own."""
         received_us = now_us()
         try:
-            return await self._ingest(request, context, size)
-        except DomainError as error:
-            return telemetry_pb2.IngestResponse(
-                batch_id=request.batch_id[: wire.BATCH_ID_MAX], error=status_of(error), received_time=check.timestamp(received_us)
-            )
+            message = wire.Message(raw)
+            begun = _Begun(message.batch_id, received_us, len(raw))
+            try:
+                self._gatherer.admission.check(len(raw))
+                begun.decoded = message.decode(received_us)
+                begun.outcome = self._given(begun.decoded, remaining_s, source)
+            except DomainError as error:
+                begun.error = error
+        except wire.Garbage as garbage:
+            raise InvalidArgument(str(garbage)) from None
+        return begun
 
-    async def _ingest(
-        self, request: telemetry_pb2.IngestRequest, context: Context, size: int | None = None
-    ) -> telemetry_pb2.IngestResponse:
-        received_us = now_us()
-        self._gatherer.admission.check(size if size is not None else 0)
-        decoded = wire.decode(request, received_us, size)
-        status = np.full(decoded.total, REFUSED, np.uint8)
-        refusals, number = decoded.refusals, 0
-        if len(decoded.batch):
-            outcome = await self._gatherer.ingest(decoded.ids, decoded.batch, left(context), context.peer())
-            status[decoded.rows] = outcome.status
-            number = outcome.last_event_number
-            unknown = decoded.rows[outcome.status == REFUSED]
-            if len(unknown):
-                refusals = _with_unknown_tags(decoded, unknown.tolist())
-        counts = np.bincount(status, minlength=REFUSED + 1)
+    def _given(self, decoded: wire.Decoded, remaining_s: float | None, source: str) -> asyncio.Future[Outcome] | None:
+        """The outcome of the good readings; None where there are none."""
+        return self._gatherer.take(decoded.ids, decoded.batch, remaining_s, source) if len(decoded.batch) else None
+
+    async def _ended(self, begun: _Begun) -> telemetry_pb2.IngestResponse:
+        """The answer to a message, when there is one."""
+        if begun.error is None:
+            try:
+                outcome = await begun.outcome if begun.outcome is not None else None
+                assert begun.decoded is not None
+                return _answer(begun.batch_id, begun.decoded, outcome, begun.received_us)
+            except DomainError as error:
+                begun.error = error
         return telemetry_pb2.IngestResponse(
-            batch_id=request.batch_id,
-            accepted=int(counts[ACCEPTED]),
-            duplicate=int(counts[DUPLICATE]),
-            conflicting=int(counts[CONFLICTING]),
-            refused=int(counts[REFUSED]),
-            refusals=[
-                telemetry_pb2.Refusal(index=refusal.row, field=refusal.field, value=refusal.value, rule=refusal.rule)
-                for refusal in refusals
-            ],
-            refused_indexes=np.flatnonzero(status == REFUSED).tolist() if counts[REFUSED] else (),
-            conflicting_indexes=np.flatnonzero(status == CONFLICTING).tolist() if counts[CONFLICTING] else (),
-            received_time=check.timestamp(received_us),
-            last_event_number=number,
+            batch_id=begun.batch_id[: wire.BATCH_ID_MAX], error=status_of(begun.error), received_time=check.timestamp(begun.received_us)
         )
 
     async def ReadTagSeries(
@@ -191,6 +202,36 @@ class Telemetry(telemetry_pb2_grpc.TelemetryServiceServicer):
             for start in range(0, len(rows), SERIES_ROWS):
                 piece = rows[start : start + SERIES_ROWS]
                 yield wire.to_series(tag_id, readings.subset(chosen, piece), told[:, piece])
+
+
+def _answer(batch_id: str, decoded: wire.Decoded, outcome: Outcome | None, received_us: int) -> telemetry_pb2.IngestResponse:
+    """What is said of a message whose good readings had this outcome."""
+    received_time, number = check.timestamp(received_us), outcome.last_event_number if outcome is not None else 0
+    if outcome is not None and len(outcome.status) == decoded.total and not outcome.status.any():
+        return telemetry_pb2.IngestResponse(
+            batch_id=batch_id, accepted=decoded.total, received_time=received_time, last_event_number=number
+        )  # fmt: skip
+    status, refusals = np.full(decoded.total, REFUSED, np.uint8), decoded.refusals
+    if outcome is not None:
+        status[decoded.rows] = outcome.status
+        unknown = decoded.rows[outcome.status == REFUSED]
+        if len(unknown):
+            refusals = _with_unknown_tags(decoded, unknown.tolist())
+    counts = np.bincount(status, minlength=REFUSED + 1)
+    return telemetry_pb2.IngestResponse(
+        batch_id=batch_id,
+        accepted=int(counts[ACCEPTED]),
+        duplicate=int(counts[DUPLICATE]),
+        conflicting=int(counts[CONFLICTING]),
+        refused=int(counts[REFUSED]),
+        refusals=[
+            telemetry_pb2.Refusal(index=refusal.row, field=refusal.field, value=refusal.value, rule=refusal.rule) for refusal in refusals
+        ],
+        refused_indexes=np.flatnonzero(status == REFUSED).tolist() if counts[REFUSED] else (),
+        conflicting_indexes=np.flatnonzero(status == CONFLICTING).tolist() if counts[CONFLICTING] else (),
+        received_time=received_time,
+        last_event_number=number,
+    )
 
 
 def _with_unknown_tags(decoded: wire.Decoded, rows: list[int]) -> list[readings.Refusal]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from google.protobuf.message import DecodeError
 
 from actors.rules import readings
 from actors.rules.errors import InvalidArgument
@@ -60,16 +61,65 @@ def decode(request: telemetry_pb2.IngestRequest, received_us: int, size: int | N
     size = request.ByteSize() if size is None else size
     if size > BYTES_MAX:
         raise InvalidArgument(f"a message has at most {BYTES_MAX} bytes", value=size)
-    if len(request.batch_id) > BATCH_ID_MAX or not (request.batch_id == "" or request.batch_id.isprintable()):
-        raise InvalidArgument(f"must be at most {BATCH_ID_MAX} printable characters", field="batch_id", value=request.batch_id)
+    _named(request.batch_id)
     payload = request.WhichOneof("payload")
     if payload == "rows":
-        ids, batch, present, unknown_tag = _from_rows(request.rows)
-    elif payload == "columns":
-        ids, batch, present, unknown_tag = _from_columns(request.columns)
-    else:
-        raise InvalidArgument("rows or columns must be given", field="payload")
+        _sized(len(request.rows.readings))
+        return _of_rows(row_reader.read_parsed(request.rows), received_us)
+    if payload == "columns":
+        return _checked(*_from_columns(request.columns), received_us)
+    raise InvalidArgument("rows or columns must be given", field="payload")
 
+
+class Message:
+    """One message of a stream, from its bytes: `batch_id`, and the readings when they are asked for.
+
+    Raises Garbage where the bytes are no message at all.
+    """
+
+    __slots__ = ("_outline", "_parsed", "_raw", "batch_id")
+
+    def __init__(self, raw: bytes) -> None:
+        self._raw = raw
+        self._parsed: telemetry_pb2.IngestRequest | None = None
+        self._outline = row_reader.outline(raw)
+        self.batch_id = self._outline.batch_id if self._outline is not None else self._parse().batch_id
+
+    def decode(self, received_us: int) -> Decoded:
+        """As the function of that name. Raises Garbage, too."""
+        if self._outline is not None and len(self._raw) <= BYTES_MAX:
+            _named(self.batch_id)
+            _sized(self._outline.rows)
+            rows = row_reader.read(self._raw, self._outline)
+            if rows is not None:
+                return _of_rows(rows, received_us)
+        return decode(self._parse(), received_us, len(self._raw))
+
+    def _parse(self) -> telemetry_pb2.IngestRequest:
+        if self._parsed is None:
+            try:
+                self._parsed = telemetry_pb2.IngestRequest.FromString(self._raw)
+            except DecodeError:
+                raise Garbage("the request is not a waybill.v1.IngestRequest: its bytes cannot be parsed") from None
+        return self._parsed
+
+
+class Garbage(ValueError):
+    """Bytes that are no message: what follows them on a stream cannot be trusted."""
+
+
+def _named(batch_id: str) -> None:
+    if len(batch_id) > BATCH_ID_MAX or not (batch_id == "" or batch_id.isprintable()):
+        raise InvalidArgument(f"must be at most {BATCH_ID_MAX} printable characters", field="batch_id", value=batch_id)
+
+
+def _of_rows(rows: row_reader.Rows, received_us: int) -> Decoded:
+    batch = Batch(rows.tag, rows.sensed_us, rows.boot, rows.sequence, rows.codes, rows.values)
+    return _checked(rows.ids, batch, rows.present, None, received_us)
+
+
+def _checked(ids: list[str], batch: Batch, present: B1, unknown_tag: npt.NDArray[Any] | None, received_us: int) -> Decoded:
+    """The good readings, and what is said of the others."""
     refusals, ok = readings.check(batch, received_us, present, REFUSALS_MAX)
     wrong_ids = malformed(ids)
     if wrong_ids or unknown_tag is not None:
@@ -101,14 +151,6 @@ def _sized(n: int) -> None:
         raise InvalidArgument("a message carries at least one reading", field="payload")
     if n > READINGS_MAX:
         raise InvalidArgument(f"a message carries at most {READINGS_MAX} readings", field="payload", value=n)
-
-
-def _from_rows(message: telemetry_pb2.ReadingRows) -> tuple[list[str], Batch, B1, None]:
-    _sized(len(message.readings))
-    got = row_reader.read(message)
-    codes = np.flatnonzero(got.present.any(axis=1))
-    batch = Batch(got.tag, got.sensed_us, got.boot, got.sequence, tuple(codes.tolist()), np.ascontiguousarray(got.values[codes]))
-    return got.ids, batch, np.ascontiguousarray(got.present[codes]), None
 
 
 def _from_columns(message: telemetry_pb2.ReadingColumns) -> tuple[list[str], Batch, B1, npt.NDArray[Any] | None]:

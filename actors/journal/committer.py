@@ -28,7 +28,7 @@ from typing import Any
 import psutil
 from sqlalchemy import Connection as SqlConnection
 
-from actors.journal import allocator
+from actors.journal import allocator, cycles
 from actors.journal.database import sqlite_path
 from actors.journal.migrate import migrate
 from actors.journal.store import key_path, short_address, socket_path
@@ -181,6 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     migrate(options.url)
     committer = Committer(options.url)
     allocator.give_back_regularly()
+    cycles.look_seldom()
     print(READY, flush=True)
     while not ended.wait(0.5):
         if parent is not None and _outlived(parent):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from google.protobuf.message import DecodeError
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from actors.rules.errors import InvalidArgument
@@ -88,14 +92,66 @@ def test_whatever_bytes_parse_as_rows_are_read_as_protobuf_reads_them(raw: bytes
         message = telemetry_pb2.ReadingRows.FromString(head + raw)
     except Exception:
         return
-    got = wire.row_reader.read(message)
+    got = wire.row_reader.read_parsed(message)
     for i, reading in enumerate(message.readings):
         assert got.ids[got.tag[i]] == reading.tag_id
         assert got.sensed_us[i] == reading.sensed_at_us
         for code in MEASUREMENTS:
-            assert got.present[code, i] == reading.HasField(COLUMNS[code].name)
-            if got.present[code, i]:
-                np.testing.assert_array_equal(got.values[code, i], getattr(reading, COLUMNS[code].name))
+            present = code in got.codes and bool(got.present[got.codes.index(code), i])
+            assert present == reading.HasField(COLUMNS[code].name)
+            if present:
+                np.testing.assert_array_equal(got.values[got.codes.index(code), i], getattr(reading, COLUMNS[code].name))
+
+
+ONE_MESSAGE = telemetry_pb2.IngestRequest(
+    batch_id="b",
+    rows=telemetry_pb2.ReadingRows(
+        readings=[
+            telemetry_pb2.Reading(tag_id="é", sensed_at_us=NOW_US, boot=1, sequence=2, temperature_c=5.0),
+            telemetry_pb2.Reading(tag_id="t", sensed_at_us=NOW_US, position=telemetry_pb2.Position(latitude_deg=1.0, gps_accuracy_m=2.0)),
+        ]
+    ),
+).SerializeToString()
+
+
+def outcome_of(work: Callable[[], wire.Decoded]) -> Any:
+    """What a decoding gives, or what it refuses, so that two can be compared."""
+    try:
+        decoded = work()
+    except InvalidArgument as error:
+        return str(error), error.field, error.value
+    batch = decoded.batch
+    columns = [batch.tag, batch.sensed_us, batch.boot, batch.sequence, batch.values, decoded.rows, decoded.refused]
+    return decoded.ids, batch.codes, decoded.total, decoded.refusals, [(column.dtype, column.tobytes()) for column in columns]
+
+
+@given(st.lists(st.tuples(st.integers(0, len(ONE_MESSAGE)), st.integers(0, 3), st.binary(max_size=12)), max_size=3))
+@example([(0, 0, b"\x0a\x01b")])  # a batch id twice
+@example([(len(ONE_MESSAGE), 0, ONE_MESSAGE)])  # everything twice: protobuf merges
+@example([(len(ONE_MESSAGE), 0, b"\x22\x00")])
+@example([(1, 1, b"\x00")])
+@settings(max_examples=1500, deadline=None)
+def test_a_message_read_from_its_bytes_is_what_protobuf_makes_of_it(changes: list[tuple[int, int, bytes]]) -> None:
+    raw = bytearray(ONE_MESSAGE)
+    for at, drop, put in changes:
+        raw[at : at + drop] = put
+    try:
+        parsed = telemetry_pb2.IngestRequest.FromString(bytes(raw))
+    except DecodeError:
+        with pytest.raises(wire.Garbage):
+            wire.Message(bytes(raw)).decode(NOW_US)
+        return
+    message = wire.Message(bytes(raw))
+    assert message.batch_id == parsed.batch_id
+    assert outcome_of(lambda: message.decode(NOW_US)) == outcome_of(lambda: wire.decode(parsed, NOW_US))
+
+
+def test_a_plain_message_of_rows_is_read_without_protobuf() -> None:
+    """Else the test above would compare protobuf with itself."""
+    found = wire.row_reader.outline(ONE_MESSAGE)
+    assert found is not None
+    assert wire.row_reader.read(ONE_MESSAGE, found) is not None
+    assert wire.row_reader.outline(ONE_MESSAGE + b"\x0a\x01b") is None
 
 
 def test_metrics_of_the_contract_are_the_columns_of_the_rules() -> None:
