@@ -16,7 +16,7 @@ import psutil
 from tests.faults.disk import Missing
 
 HERE, THERE, NETWORK = "10.199.77.1", "10.199.77.2", "10.199.77.0/30"
-JOIN_S = 60.0
+JOIN_S = 120.0
 
 
 class Cable:
@@ -74,12 +74,15 @@ class Island:
         command = ["ip", "netns", "exec", self._cable.name, sys.executable, "-m", "ray.scripts.scripts", "start"]
         command += ["--address", self._gcs_address, "--node-ip-address", THERE, "--num-cpus", "2", "--block"]
         command += ["--object-store-memory", str(100 << 20)]
-        with open(self._log, "ab") as log:
-            subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         deadline = time.monotonic() + JOIN_S
+        process: subprocess.Popen[bytes] | None = None
         while not self.node_id():
             if time.monotonic() > deadline:
                 raise RuntimeError(f"the node in the network namespace did not join: {self._log.read_text()[-2000:]}")
+            if process is None or process.poll() is not None:  # it gives up by itself where Ray's head is slow to answer
+                self.end()
+                with open(self._log, "ab") as log:
+                    process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
             time.sleep(0.2)
 
     def node_id(self) -> str:

@@ -48,6 +48,10 @@ class Owner:
         return alive(self.pid)
 
 
+ADD_NODE_TRIES = 5
+"""A node that is added while the machine starts much else may give up."""
+
+
 class Nodes:
     """A Ray cluster of several nodes on this machine, whose raylets can be killed.
 
@@ -98,6 +102,12 @@ class Nodes:
     def replace(self, node: Any) -> None:
         """Clear away what is left of a node, and add another."""
         self._cluster.remove_node(node, allow_graceful=False)
+        for _ in range(ADD_NODE_TRIES - 1):
+            try:
+                self._cluster.add_node(**self._small)
+                return
+            except Exception as error:  # Ray says no more than that: its head was slow to answer
+                print(f"a node did not start, again: {error}", flush=True)
         self._cluster.add_node(**self._small)
 
     def close(self) -> None:
