@@ -249,8 +249,12 @@ class Chaos:
         cycle, before = Cycle("full", "signal", "disk", waiting=self.counters.waiting), self.counters.full
         self.system.traps.arm(FULL)
         told = self.wait_until(lambda: self.counters.full > before, FIND_S)
+        taken = self.counters.acknowledged
         cycle.waiting = max(cycle.waiting, self.counters.waiting)
         time.sleep(0.5)
+        if not told and self.wait_until(lambda: self.counters.acknowledged > taken, TRAP_S):
+            self.system.traps.disarm(FULL)
+            return None  # there was room in the file for all of that time: nothing was shown
         begun, written = time.monotonic_ns(), self.counters.found_written
         self.system.traps.disarm(FULL)
         self.watch(cycle, begun, self.everything(), lambda: True, written)
