@@ -35,7 +35,7 @@ from actors.journal.prepared import AlertAction, CommitResult, JournalEntry, Pre
 from actors.journal.queries_tags import TagReads
 from actors.journal.store import open_store
 from actors.journal.tables import Custody, Tag
-from actors.part import Part
+from actors.part import unpack
 from actors.rules.errors import DomainError, InvalidArgument, StorageFull, Superseded, Unavailable
 from actors.sensor_tag import Moved, SensorTags
 from actors.shipment import ShipmentPopulation
@@ -136,8 +136,9 @@ class Shard:
     # ---------------------------------------------------------------- calls
 
     @reachable()
-    def ingest(self, parts: list[Part], received_us: int) -> list[IngestReply]:
-        """Take readings; returns when they are durable and judged. Raises Unavailable or StorageFull: send again."""
+    def ingest(self, packed: bytes, received_us: int) -> list[IngestReply]:
+        """Take the readings of packed parts; returns when they are durable and judged. Raises Unavailable or StorageFull: send again."""
+        parts = unpack(packed)
         with self._state:
             started = time.monotonic()
             self._ready()

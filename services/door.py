@@ -78,9 +78,7 @@ SERVICES = tuple(
     for name in ("Telemetry", "Shipment", "Warehouse", "Tag", "Profile", "Item", "Alert", "Report", "Inventory", "Replay")
 )
 INGEST = frozenset({"/waybill.v1.TelemetryService/Ingest", "/waybill.v1.TelemetryService/IngestBatch"})
-"""Methods whose requests are checked by services.wire, as arrays."""
-RAW = frozenset({"/waybill.v1.TelemetryService/Ingest"})
-"""Of these the one whose messages come to it as bytes."""
+"""Methods whose requests come to them as bytes, and are checked by services.wire, as arrays."""
 
 
 class ConfigError(ValueError):
@@ -191,7 +189,7 @@ class Door:
         self._gatherer.listen(self._feed.news)
         self._telemetry = Telemetry(backend, self._gatherer)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs lack it
-        self._server = grpc.aio.server(interceptors=[Doorman(request_class, INGEST, RAW)], options=_options(config))
+        self._server = grpc.aio.server(interceptors=[Doorman(request_class, INGEST)], options=_options(config))
         server: Any = self._server
         telemetry_pb2_grpc.add_TelemetryServiceServicer_to_server(self._telemetry, server)
         alert_pb2_grpc.add_AlertServiceServicer_to_server(Alerts(backend, self._feed), server)

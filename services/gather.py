@@ -16,14 +16,14 @@ import math
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from ray.exceptions import RayActorError, RayError
 
-from actors.part import Part
+from actors.part import Part, pack
 from actors.rules import readings
 from actors.rules._compile import compiled, frozen
 from actors.rules.errors import DomainError, Unavailable
@@ -68,7 +68,7 @@ class _Message:
     ids: Sequence[str]
     batch: Batch
     until: float
-    answer: asyncio.Future[Outcome]
+    answer: asyncio.Future[Outcome | None]
     size: int
     source: str
     backlog: bool
@@ -145,9 +145,18 @@ class Gatherer:
 
     async def ingest(self, ids: Sequence[str], batch: Batch, remaining_s: float | None = None, source: str = "") -> Outcome:
         """`take`, and wait."""
-        return await self.take(ids, batch, remaining_s, source)
+        outcome = await self.take(ids, batch, remaining_s, source)
+        assert outcome is not None
+        return outcome
 
-    def take(self, ids: Sequence[str], batch: Batch, remaining_s: float | None = None, source: str = "") -> asyncio.Future[Outcome]:
+    def take(
+        self,
+        ids: Sequence[str],
+        batch: Batch,
+        remaining_s: float | None = None,
+        source: str = "",
+        answer: asyncio.Future[Outcome | None] | None = None,
+    ) -> asyncio.Future[Outcome | None]:
         """Have the readings committed and judged. The answer comes when all are durable; who wants it no longer cancels it.
 
         `source`: who sends them; sources take turns. Raises Overloaded (nothing was taken). The answer may raise Unavailable (none until
@@ -164,7 +173,8 @@ class Gatherer:
         if not backlog:
             self._live_at = now
         until = now + (PATIENCE_S if remaining_s is None else remaining_s)
-        message = _Message(ids, batch, until, self._loop.create_future(), size, source, backlog, now)
+        answer = self._loop.create_future() if answer is None else answer
+        message = _Message(ids, batch, until, answer, size, source, backlog, now)
         self._asked.add(message)
         message.answer.add_done_callback(lambda _: self._answered(message))
         if until < self._alarm_at:
@@ -177,6 +187,8 @@ class Gatherer:
 
     def _answered(self, message: _Message) -> None:
         self._asked.discard(message)
+        if not message.answer.cancelled():
+            message.answer.exception()  # nobody may be there any more to be told
         self.admission.answered(message.source, message.size)
 
     def _set_alarm(self, at: float) -> None:
@@ -232,14 +244,18 @@ class Gatherer:
 def _together(messages: Sequence[_Message]) -> tuple[Sequence[str], Batch]:
     """All readings as one batch in the order of the messages, over one table of ids (which may name an id more than once)."""
     if len(messages) == 1:
-        return messages[0].ids, messages[0].batch
+        batch = messages[0].batch
+        return messages[0].ids, replace(batch, values=np.ascontiguousarray(batch.values))
     ids: list[str] = []
     batches = []
+    begins: dict[int, int] = {}  # of each table of ids: messages that were decoded together have the same
     for message in messages:
         batch = message.batch
-        moved = batch.tag + np.int32(len(ids))
+        begin = begins.setdefault(id(message.ids), len(ids))
+        if begin == len(ids):
+            ids.extend(message.ids)
+        moved = batch.tag + np.int32(begin) if begin else batch.tag
         batches.append(Batch(moved, batch.sensed_us, batch.boot, batch.sequence, batch.codes, batch.values))
-        ids.extend(message.ids)
     return ids, readings.concatenate(batches)
 
 
@@ -438,7 +454,7 @@ class _Lane:
                 began = time.monotonic()
                 try:
                     async with asyncio.timeout(max(until - time.monotonic(), 0.001)):
-                        replies = await self._shards.call(self._shard, "ingest", [one.part for one in parts], now_us())
+                        replies = await self._shards.call(self._shard, "ingest", pack([one.part for one in parts]), now_us())
                 except (DomainError, RayError) as error:
                     meaning = meaning_of(error)
                     if isinstance(error, RayActorError):

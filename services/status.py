@@ -117,17 +117,11 @@ class Doorman(Interceptor):
     """Stands before every handler: parses and checks requests, turns errors into statuses.
 
     `requests` gives the request class of a full method name ("/waybill.v1.TagService/GetTag"); methods that it does not know
-    (health, reflection) are left alone. Methods in `unchecked` check their own requests; streams of those in `raw` parse them, too.
+    (health, reflection) are left alone. Methods in `raw` get their requests as bytes, and check them themselves.
     """
 
-    def __init__(
-        self,
-        requests: Callable[[str], type[Message] | None],
-        unchecked: frozenset[str] = frozenset(),
-        raw: frozenset[str] = frozenset(),
-    ) -> None:
+    def __init__(self, requests: Callable[[str], type[Message] | None], raw: frozenset[str] = frozenset()) -> None:
         self._requests = requests
-        self._unchecked = unchecked
         self._raw = raw
 
     async def intercept_service(
@@ -139,7 +133,7 @@ class Doorman(Interceptor):
         kind = self._requests(method)
         if handler is None or kind is None:
             return handler
-        parse = _parser(kind, checked=method not in self._unchecked)
+        parse: Parse = bytes if method in self._raw else _parser(kind)
         if handler.unary_unary:
             return grpc.unary_unary_rpc_method_handler(
                 _unary(handler.unary_unary, parse),
@@ -152,16 +146,16 @@ class Doorman(Interceptor):
             )
         if handler.stream_stream:
             return grpc.stream_stream_rpc_method_handler(
-                _both(handler.stream_stream, None if method in self._raw else parse),
+                _both(handler.stream_stream, parse),
                 response_serializer=handler.response_serializer,
             )
         raise NotImplementedError(f"{method}: the contract has no call of this shape")
 
 
-Parse = Callable[[bytes], Message]
+Parse = Callable[[bytes], Message | bytes]
 
 
-def _parser(kind: type[Message], *, checked: bool) -> Parse:
+def _parser(kind: type[Message]) -> Parse:
     name = kind.DESCRIPTOR.full_name
 
     def parse(raw: bytes) -> Message:
@@ -169,8 +163,7 @@ def _parser(kind: type[Message], *, checked: bool) -> Parse:
             message = kind.FromString(raw)
         except DecodeError:
             raise errors.InvalidArgument(f"the request is not a {name}: its bytes cannot be parsed") from None
-        if checked:
-            check.request(message)
+        check.request(message)
         return message
 
     return parse
@@ -197,10 +190,10 @@ def _stream(behaviour: Callable[[Any, Context], AsyncIterator[Any]], parse: Pars
 
 
 def _both(
-    behaviour: Callable[[AsyncIterator[Any], Context], AsyncIterator[Any]], parse: Parse | None
+    behaviour: Callable[[AsyncIterator[Any], Context], AsyncIterator[Any]], parse: Parse
 ) -> Callable[[AsyncIterator[bytes], Context], Awaitable[None]]:
     def parsed(frames: AsyncIterator[bytes]) -> AsyncIterator[Any]:
-        return frames if parse is None else (parse(raw) async for raw in frames)
+        return frames if parse is bytes else (parse(raw) async for raw in frames)
 
     async def call(frames: AsyncIterator[bytes], context: Context) -> None:
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from actors.rules.readings import ACCEPTED, CONFLICTING, DUPLICATE, FOREVER_US, 
 from services import check, wire
 from services.backend import Backend, Context, left
 from services.gather import Gatherer, Outcome
-from services.shards import now_us
+from services.intake import Given, Intake
 from services.status import status_of
 from waybill.v1 import telemetry_pb2, telemetry_pb2_grpc
 
@@ -46,24 +45,12 @@ class _Room:
         self._freed.set()
 
 
-@dataclass(eq=False, slots=True)
-class _Begun:
-    """A message of a stream that is being worked on. Where it has no outcome to wait for, none of its readings was good."""
-
-    batch_id: str
-    received_us: int
-    size: int
-    decoded: wire.Decoded | None = None
-    outcome: asyncio.Future[Outcome] | None = None
-    error: DomainError | None = None
-
-
 class Telemetry(telemetry_pb2_grpc.TelemetryServiceServicer):
     """See telemetry.proto."""
 
     def __init__(self, backend: Backend, gatherer: Gatherer) -> None:
         self._backend = backend
-        self._gatherer = gatherer
+        self._intake = Intake(gatherer)
         self._readers: set[asyncio.Task[None]] = set()
         self._closing = False
 
@@ -77,9 +64,9 @@ class Telemetry(telemetry_pb2_grpc.TelemetryServiceServicer):
         self, request_iterator: AsyncIterator[bytes], context: Context
     ) -> AsyncIterator[telemetry_pb2.IngestResponse]:
         """Messages (as bytes, see door.RAW) are worked on at once and answered in their order."""
-        answers: asyncio.Queue[_Begun | Exception | None] = asyncio.Queue(MESSAGES_AT_ONCE)
+        answers: asyncio.Queue[Given | Exception | None] = asyncio.Queue(MESSAGES_AT_ONCE)
         room = _Room()
-        working: set[asyncio.Future[Outcome]] = set()
+        working: set[asyncio.Future[Outcome | None]] = set()
         source = context.peer()
 
         async def read() -> None:
@@ -87,11 +74,10 @@ class Telemetry(telemetry_pb2_grpc.TelemetryServiceServicer):
             try:
                 async for raw in request_iterator:
                     await room.take(len(raw))
-                    begun = self._begin(raw, left(context), source)
-                    if begun.outcome is not None:
-                        working.add(begun.outcome)
-                        begun.outcome.add_done_callback(working.discard)
-                    await answers.put(begun)
+                    given = self._intake.put(raw, left(context), source)
+                    working.add(given.outcome)
+                    given.outcome.add_done_callback(working.discard)
+                    await answers.put(given)
             except asyncio.CancelledError:
                 if not self._closing:
                     raise
@@ -105,60 +91,28 @@ class Telemetry(telemetry_pb2_grpc.TelemetryServiceServicer):
         if self._closing:
             reader.cancel()
         try:
-            while isinstance(begun := await answers.get(), _Begun):
-                yield await self._ended(begun)
-                room.give_back(begun.size)
-            if begun is not None:
-                raise begun
+            while isinstance(given := await answers.get(), Given):
+                yield await _answered(given)
+                room.give_back(len(given.raw))
+            if given is not None:
+                raise given
         finally:
             self._readers.discard(reader)
             reader.cancel()
             for one in tuple(working):
                 one.cancel()
 
-    async def IngestBatch(self, request: telemetry_pb2.IngestBatchRequest, context: Context) -> telemetry_pb2.IngestBatchResponse:
+    async def IngestBatch(  # type: ignore[override]  # it comes as bytes
+        self, request: bytes, context: Context
+    ) -> telemetry_pb2.IngestBatchResponse:
         """One message as one call; what is wrong with it as a whole is the call's status."""
-        if not request.HasField("batch"):
-            raise InvalidArgument("must be given", field="batch")
-        received_us = now_us()
-        self._gatherer.admission.check(0)
-        decoded = wire.decode(request.batch, received_us)
-        outcome = self._given(decoded, left(context), context.peer())
-        answer = _answer(request.batch.batch_id, decoded, await outcome if outcome is not None else None, received_us)
-        return telemetry_pb2.IngestBatchResponse(result=answer)
-
-    def _begin(self, raw: bytes, remaining_s: float | None, source: str) -> _Begun:
-        """Give a message's readings to the gatherer. Raises InvalidArgument where the bytes are no message; other errors are its own."""
-        received_us = now_us()
+        given = self._intake.put(wire.batch_of(request), left(context), context.peer())
         try:
-            message = wire.Message(raw)
-            begun = _Begun(message.batch_id, received_us, len(raw))
-            try:
-                self._gatherer.admission.check(len(raw))
-                begun.decoded = message.decode(received_us)
-                begun.outcome = self._given(begun.decoded, remaining_s, source)
-            except DomainError as error:
-                begun.error = error
-        except wire.Garbage as garbage:
-            raise InvalidArgument(str(garbage)) from None
-        return begun
-
-    def _given(self, decoded: wire.Decoded, remaining_s: float | None, source: str) -> asyncio.Future[Outcome] | None:
-        """The outcome of the good readings; None where there are none."""
-        return self._gatherer.take(decoded.ids, decoded.batch, remaining_s, source) if len(decoded.batch) else None
-
-    async def _ended(self, begun: _Begun) -> telemetry_pb2.IngestResponse:
-        """The answer to a message, when there is one."""
-        if begun.error is None:
-            try:
-                outcome = await begun.outcome if begun.outcome is not None else None
-                assert begun.decoded is not None
-                return _answer(begun.batch_id, begun.decoded, outcome, begun.received_us)
-            except DomainError as error:
-                begun.error = error
-        return telemetry_pb2.IngestResponse(
-            batch_id=begun.batch_id[: wire.BATCH_ID_MAX], error=status_of(begun.error), received_time=check.timestamp(begun.received_us)
-        )
+            outcome = await given.outcome
+        except wire.Garbage:
+            raise InvalidArgument("the request is not a waybill.v1.IngestBatchRequest: its bytes cannot be parsed") from None
+        assert given.decoded is not None
+        return telemetry_pb2.IngestBatchResponse(result=_answer(given.decoded, outcome, given.received_us))
 
     async def ReadTagSeries(
         self, request: telemetry_pb2.ReadTagSeriesRequest, context: Context
@@ -204,13 +158,31 @@ class Telemetry(telemetry_pb2_grpc.TelemetryServiceServicer):
                 yield wire.to_series(tag_id, readings.subset(chosen, piece), told[:, piece])
 
 
-def _answer(batch_id: str, decoded: wire.Decoded, outcome: Outcome | None, received_us: int) -> telemetry_pb2.IngestResponse:
+async def _answered(given: Given) -> telemetry_pb2.IngestResponse:
+    """The answer to a message of a stream, when there is one. Raises InvalidArgument where its bytes are no message."""
+    try:
+        outcome = await given.outcome
+    except DomainError as error:
+        try:
+            batch_id = wire.parse(given.raw).batch_id
+        except wire.Garbage:
+            batch_id = ""
+        return telemetry_pb2.IngestResponse(
+            batch_id=batch_id[: wire.BATCH_ID_MAX], error=status_of(error), received_time=check.timestamp(given.received_us)
+        )
+    except wire.Garbage as garbage:
+        raise InvalidArgument(str(garbage)) from None
+    assert given.decoded is not None
+    return _answer(given.decoded, outcome, given.received_us)
+
+
+def _answer(decoded: wire.Decoded, outcome: Outcome | None, received_us: int) -> telemetry_pb2.IngestResponse:
     """What is said of a message whose good readings had this outcome."""
     received_time, number = check.timestamp(received_us), outcome.last_event_number if outcome is not None else 0
     if outcome is not None and len(outcome.status) == decoded.total and not outcome.status.any():
         return telemetry_pb2.IngestResponse(
-            batch_id=batch_id, accepted=decoded.total, received_time=received_time, last_event_number=number
-        )  # fmt: skip
+            batch_id=decoded.batch_id, accepted=decoded.total, received_time=received_time, last_event_number=number
+        )
     status, refusals = np.full(decoded.total, REFUSED, np.uint8), decoded.refusals
     if outcome is not None:
         status[decoded.rows] = outcome.status
@@ -219,7 +191,7 @@ def _answer(batch_id: str, decoded: wire.Decoded, outcome: Outcome | None, recei
             refusals = _with_unknown_tags(decoded, unknown.tolist())
     counts = np.bincount(status, minlength=REFUSED + 1)
     return telemetry_pb2.IngestResponse(
-        batch_id=batch_id,
+        batch_id=decoded.batch_id,
         accepted=int(counts[ACCEPTED]),
         duplicate=int(counts[DUPLICATE]),
         conflicting=int(counts[CONFLICTING]),

@@ -8,7 +8,7 @@ raises InvalidArgument. Columns go from protobuf to numpy through `__array__` of
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,11 +31,19 @@ BYTES_MAX = 8 << 20
 """Encoded size of a message."""
 BATCH_ID_MAX = 64
 """Characters of a batch id."""
+_BATCH = bytes([telemetry_pb2.IngestBatchRequest.BATCH_FIELD_NUMBER << 3 | 2])
+TOGETHER_BYTES = 64 << 10
+"""Messages up to this size that wait are decoded together."""
 REFUSALS_MAX = 1_000
 """Refused readings of which the answer says why; the indexes of all are given."""
 
 METRIC_OF_CODE: dict[int, int] = {code: code + 1 for code in range(len(COLUMNS))}
 """The contract's Metric number of a column code. A test holds the names of both equal."""
+
+
+_EVERY: I8 = np.arange(READINGS_MAX)
+_NONE: B1 = np.zeros(READINGS_MAX, np.bool_)
+_EVERY.flags.writeable = _NONE.flags.writeable = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +53,7 @@ class Decoded:
     rows: index in the message of each reading of `batch`. refused: (total,) mask. refusals: the first REFUSALS_MAX, by row.
     """
 
+    batch_id: str
     ids: list[str]
     batch: Batch
     rows: I8
@@ -65,43 +74,89 @@ def decode(request: telemetry_pb2.IngestRequest, received_us: int, size: int | N
     payload = request.WhichOneof("payload")
     if payload == "rows":
         _sized(len(request.rows.readings))
-        return _of_rows(row_reader.read_parsed(request.rows), received_us)
+        rows = row_reader.read_parsed(request.rows)
+        batch = Batch(rows.tag, rows.sensed_us, rows.boot, rows.sequence, rows.codes, rows.values)
+        return _checked(request.batch_id, rows.ids, batch, rows.present, None, received_us)
     if payload == "columns":
-        return _checked(*_from_columns(request.columns), received_us)
+        return _checked(request.batch_id, *_from_columns(request.columns), received_us)
     raise InvalidArgument("rows or columns must be given", field="payload")
 
 
-class Message:
-    """One message of a stream, from its bytes: `batch_id`, and the readings when they are asked for.
+def decode_together(messages: Sequence[bytes], received_us: int) -> list[Decoded | InvalidArgument | Garbage]:
+    """Each of some encoded messages as `decode` gives it (it may have columns more, without a value), or why it cannot be taken."""
+    found: list[Decoded | InvalidArgument | Garbage | None] = [None] * len(messages)
+    small = [k for k, raw in enumerate(messages) if len(raw) <= TOGETHER_BYTES]
+    large = [[k] for k, raw in enumerate(messages) if TOGETHER_BYTES < len(raw) <= BYTES_MAX]
+    for group in (small, *large):
+        together = row_reader.read_together([messages[k] for k in group], READINGS_MAX)
+        for k, decoded in zip(group, _parts(together, received_us), strict=True):
+            found[k] = decoded
+    return [one if one is not None else _parsed(messages[k], received_us) for k, one in enumerate(found)]
 
-    Raises Garbage where the bytes are no message at all.
-    """
 
-    __slots__ = ("_outline", "_parsed", "_raw", "batch_id")
+def _parts(together: row_reader.Together, received_us: int) -> list[Decoded | InvalidArgument | None]:
+    """The messages that were read together, each by itself. Checked are they together; where something is wrong, one by one."""
+    rows = together.rows
+    whole = Batch(rows.tag, rows.sensed_us, rows.boot, rows.sequence, rows.codes, rows.values)
+    fine = bool(readings.check(whole, received_us, rows.present, 0)[1].all()) and not malformed(rows.ids)
+    parts: list[Decoded | InvalidArgument | None] = []
+    for batch_id, start, end in zip(together.batch_ids, together.starts, together.starts[1:], strict=False):
+        if batch_id is None:
+            parts.append(None)
+            continue
+        try:
+            _named(batch_id)
+            _sized(end - start)
+        except InvalidArgument as error:
+            parts.append(error)
+            continue
+        mine = slice(start, end)
+        if fine:
+            columns = rows.tag[mine], rows.sensed_us[mine], rows.boot[mine], rows.sequence[mine]
+            n = end - start
+            parts.append(Decoded(batch_id, rows.ids, Batch(*columns, rows.codes, rows.values[:, mine]), _EVERY[:n], n, _NONE[:n], []))
+        else:
+            batch = readings.subset(whole, mine)
+            used, tag = np.unique(batch.tag, return_inverse=True)
+            batch = replace(batch, tag=tag.astype(np.int32))
+            present = np.ascontiguousarray(rows.present[:, mine])
+            parts.append(_checked(batch_id, [rows.ids[at] for at in used.tolist()], batch, present, None, received_us))
+    return parts
 
-    def __init__(self, raw: bytes) -> None:
-        self._raw = raw
-        self._parsed: telemetry_pb2.IngestRequest | None = None
-        self._outline = row_reader.outline(raw)
-        self.batch_id = self._outline.batch_id if self._outline is not None else self._parse().batch_id
 
-    def decode(self, received_us: int) -> Decoded:
-        """As the function of that name. Raises Garbage, too."""
-        if self._outline is not None and len(self._raw) <= BYTES_MAX:
-            _named(self.batch_id)
-            _sized(self._outline.rows)
-            rows = row_reader.read(self._raw, self._outline)
-            if rows is not None:
-                return _of_rows(rows, received_us)
-        return decode(self._parse(), received_us, len(self._raw))
+def _parsed(raw: bytes, received_us: int) -> Decoded | InvalidArgument | Garbage:
+    try:
+        return decode(parse(raw), received_us, len(raw))
+    except (InvalidArgument, Garbage) as error:
+        return error
 
-    def _parse(self) -> telemetry_pb2.IngestRequest:
-        if self._parsed is None:
-            try:
-                self._parsed = telemetry_pb2.IngestRequest.FromString(self._raw)
-            except DecodeError:
-                raise Garbage("the request is not a waybill.v1.IngestRequest: its bytes cannot be parsed") from None
-        return self._parsed
+
+def batch_of(raw: bytes) -> bytes:
+    """The encoded message that an encoded IngestBatchRequest carries. Raises InvalidArgument."""
+    size, at, shift = 0, 1, 0
+    if raw[:1] == _BATCH:  # as every encoder writes it: nothing but the one field
+        while at < min(len(raw), 6):
+            size |= (raw[at] & 0x7F) << shift
+            at, shift = at + 1, shift + 7
+            if raw[at - 1] < 0x80:
+                if size == len(raw) - at:
+                    return raw[at:]
+                break
+    try:
+        request = telemetry_pb2.IngestBatchRequest.FromString(raw)
+    except DecodeError:
+        raise InvalidArgument("the request is not a waybill.v1.IngestBatchRequest: its bytes cannot be parsed") from None
+    if not request.HasField("batch"):
+        raise InvalidArgument("must be given", field="batch")
+    return request.batch.SerializeToString()
+
+
+def parse(raw: bytes) -> telemetry_pb2.IngestRequest:
+    """The message. Raises Garbage."""
+    try:
+        return telemetry_pb2.IngestRequest.FromString(raw)
+    except DecodeError:
+        raise Garbage("the request is not a waybill.v1.IngestRequest: its bytes cannot be parsed") from None
 
 
 class Garbage(ValueError):
@@ -113,20 +168,17 @@ def _named(batch_id: str) -> None:
         raise InvalidArgument(f"must be at most {BATCH_ID_MAX} printable characters", field="batch_id", value=batch_id)
 
 
-def _of_rows(rows: row_reader.Rows, received_us: int) -> Decoded:
-    batch = Batch(rows.tag, rows.sensed_us, rows.boot, rows.sequence, rows.codes, rows.values)
-    return _checked(rows.ids, batch, rows.present, None, received_us)
-
-
-def _checked(ids: list[str], batch: Batch, present: B1, unknown_tag: npt.NDArray[Any] | None, received_us: int) -> Decoded:
+def _checked(
+    batch_id: str, ids: list[str], batch: Batch, present: B1, unknown_tag: npt.NDArray[Any] | None, received_us: int
+) -> Decoded:  # fmt: skip
     """The good readings, and what is said of the others."""
     refusals, ok = readings.check(batch, received_us, present, REFUSALS_MAX)
     wrong_ids = malformed(ids)
     if wrong_ids or unknown_tag is not None:
         refusals, ok = _with_wrong_tags(ids, batch, refusals, ok, wrong_ids, unknown_tag)
     if len(refusals) == 0:
-        return Decoded(ids, batch, np.arange(len(batch)), len(batch), ~ok, [])
-    return Decoded(ids, readings.subset(batch, ok), np.flatnonzero(ok), len(batch), ~ok, refusals[:REFUSALS_MAX])
+        return Decoded(batch_id, ids, batch, np.arange(len(batch)), len(batch), ~ok, [])
+    return Decoded(batch_id, ids, readings.subset(batch, ok), np.flatnonzero(ok), len(batch), ~ok, refusals[:REFUSALS_MAX])
 
 
 def _with_wrong_tags(

@@ -9,7 +9,7 @@ from sqlmodel import col
 
 from actors.directory import now_us
 from actors.journal.tables import JournalBatch, Segment
-from actors.part import Part
+from actors.part import Part, pack
 from actors.rules.readings import DUPLICATE, MINUTE_US, Batch, concatenate_flagged
 from tests.acceptance.client import eventually
 from tests.actors.system import System
@@ -34,7 +34,7 @@ def test_history_is_sorted_in_the_background_and_a_killed_shard_finds_it(system:
     parts = [message(tag_ids, number * ROWS, start_us) for number in range(4)]
 
     def send(part: Part) -> int:
-        [reply] = system.directory.ask(tag_ids[0], "ingest", [part], now_us())
+        [reply] = system.directory.ask(tag_ids[0], "ingest", pack([part]), now_us())
         return int((reply.status == DUPLICATE).sum())
 
     def series(tag: int) -> tuple[list[int], list[float]]:

@@ -15,7 +15,7 @@ from google.rpc.status_pb2 import Status
 
 from actors.rules.errors import InvalidArgument, NotFound
 from services import status
-from services.door import INGEST, Config, ConfigError, is_loopback, request_class
+from services.door import Config, ConfigError, is_loopback, request_class
 from services.status import Doorman
 from waybill.v1 import alert_pb2, alert_pb2_grpc, shipment_pb2, tag_pb2, tag_pb2_grpc, telemetry_pb2, telemetry_pb2_grpc
 
@@ -62,7 +62,7 @@ def served(work: Callable[[grpc.aio.Channel], Awaitable[Any]]) -> Any:
     """Run `work` against a server with a doorman."""
 
     async def whole() -> Any:
-        server = grpc.aio.server(interceptors=[Doorman(request_class, INGEST)])
+        server = grpc.aio.server(interceptors=[Doorman(request_class)])
         tag_pb2_grpc.add_TagServiceServicer_to_server(TagsForTest(), server)
         telemetry_pb2_grpc.add_TelemetryServiceServicer_to_server(TelemetryForTest(), server)
         alert_pb2_grpc.add_AlertServiceServicer_to_server(AlertsForTest(), server)
@@ -228,7 +228,7 @@ def bad_requests() -> list[Any]:
 def test_what_no_request_may_carry_is_refused_by_its_path(request_: Any, method: str, field: str) -> None:
     kind = request_class(method)
     assert kind is type(request_)
-    parse = status._parser(kind, checked=True)
+    parse = status._parser(kind)
     with pytest.raises(InvalidArgument) as refusal:
         parse(request_.SerializeToString())
     assert refusal.value.field == field

@@ -15,7 +15,7 @@ import pytest
 from ray.exceptions import ActorUnavailableError
 
 from actors.directory import shard_of
-from actors.part import Part
+from actors.part import Part, unpack
 from actors.rules.errors import DomainError, Overloaded, StorageFull, Unavailable
 from actors.rules.readings import ACCEPTED, DUPLICATE, Batch
 from services.admission import Admission
@@ -50,7 +50,7 @@ class Shards:
 
     async def call(self, shard: int, method: str, *arguments: Any) -> Any:
         assert method == "ingest"
-        parts: list[Part] = arguments[0]
+        parts = unpack(arguments[0])
         number = len(self.calls[shard])
         self.calls[shard].append(sum(len(part.batch) for part in parts))
         self.out[shard] += 1

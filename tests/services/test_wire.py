@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-from google.protobuf.message import DecodeError
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -114,44 +112,77 @@ ONE_MESSAGE = telemetry_pb2.IngestRequest(
 ).SerializeToString()
 
 
-def outcome_of(work: Callable[[], wire.Decoded]) -> Any:
-    """What a decoding gives, or what it refuses, so that two can be compared."""
-    try:
-        decoded = work()
-    except InvalidArgument as error:
-        return str(error), error.field, error.value
+def outcome_of(decoded: wire.Decoded | Exception) -> Any:
+    """What came of decoding, so that two can be compared; columns without any value are left out."""
+    if isinstance(decoded, InvalidArgument):
+        return str(decoded), decoded.field, decoded.value
+    if isinstance(decoded, wire.Garbage):
+        return "garbage"
+    assert isinstance(decoded, wire.Decoded)
     batch = decoded.batch
-    columns = [batch.tag, batch.sensed_us, batch.boot, batch.sequence, batch.values, decoded.rows, decoded.refused]
-    return decoded.ids, batch.codes, decoded.total, decoded.refusals, [(column.dtype, column.tobytes()) for column in columns]
+    columns = [batch.sensed_us, batch.boot, batch.sequence, decoded.rows, decoded.refused]
+    values = {code: column.tolist() for code, column in zip(batch.codes, np.nan_to_num(batch.values, nan=-1), strict=True)}
+    known = {code: column for code, column in values.items() if set(column) != {-1.0}}
+    ids = [decoded.ids[at] for at in batch.tag]
+    return decoded.batch_id, ids, decoded.total, decoded.refusals, [column.tolist() for column in columns], known
 
 
-@given(st.lists(st.tuples(st.integers(0, len(ONE_MESSAGE)), st.integers(0, 3), st.binary(max_size=12)), max_size=3))
-@example([(0, 0, b"\x0a\x01b")])  # a batch id twice
-@example([(len(ONE_MESSAGE), 0, ONE_MESSAGE)])  # everything twice: protobuf merges
-@example([(len(ONE_MESSAGE), 0, b"\x22\x00")])
-@example([(1, 1, b"\x00")])
-@settings(max_examples=1500, deadline=None)
-def test_a_message_read_from_its_bytes_is_what_protobuf_makes_of_it(changes: list[tuple[int, int, bytes]]) -> None:
-    raw = bytearray(ONE_MESSAGE)
-    for at, drop, put in changes:
-        raw[at : at + drop] = put
+def by_protobuf(raw: bytes) -> wire.Decoded | Exception:
+    """A message decoded by itself, parsed by protobuf."""
     try:
-        parsed = telemetry_pb2.IngestRequest.FromString(bytes(raw))
-    except DecodeError:
-        with pytest.raises(wire.Garbage):
-            wire.Message(bytes(raw)).decode(NOW_US)
-        return
-    message = wire.Message(bytes(raw))
-    assert message.batch_id == parsed.batch_id
-    assert outcome_of(lambda: message.decode(NOW_US)) == outcome_of(lambda: wire.decode(parsed, NOW_US))
+        return wire.decode(wire.parse(raw), NOW_US)
+    except (InvalidArgument, wire.Garbage) as error:
+        return error
 
 
-def test_a_plain_message_of_rows_is_read_without_protobuf() -> None:
-    """Else the test above would compare protobuf with itself."""
-    found = wire.row_reader.outline(ONE_MESSAGE)
-    assert found is not None
-    assert wire.row_reader.read(ONE_MESSAGE, found) is not None
-    assert wire.row_reader.outline(ONE_MESSAGE + b"\x0a\x01b") is None
+changed = st.lists(st.tuples(st.integers(0, len(ONE_MESSAGE)), st.integers(0, 3), st.binary(max_size=12)), max_size=3)
+
+
+@given(st.lists(changed, min_size=1, max_size=4))
+@example([[(0, 0, b"\x0a\x01b")]])  # a batch id twice
+@example([[(len(ONE_MESSAGE), 0, ONE_MESSAGE)], []])  # everything twice: protobuf merges
+@example([[(len(ONE_MESSAGE), 0, b"\x22\x00")], []])
+@example([[(1, 1, b"\x00")], []])
+@example([[], [(7, 1, b"\xff")], []])  # an id that is no UTF-8
+@settings(max_examples=1000, deadline=None)
+def test_messages_read_together_from_their_bytes_are_what_protobuf_makes_of_each(many: list[list[tuple[int, int, bytes]]]) -> None:
+    messages = []
+    for changes in many:
+        raw = bytearray(ONE_MESSAGE)
+        for at, drop, put in changes:
+            raw[at : at + drop] = put
+        messages.append(bytes(raw))
+    found = wire.decode_together(messages, NOW_US)
+    assert [outcome_of(one) for one in found] == [outcome_of(by_protobuf(raw)) for raw in messages]
+
+
+def test_plain_messages_of_rows_are_read_without_protobuf() -> None:
+    """Else the test above would compare protobuf with itself. One that is not plain keeps the others from nothing."""
+    together = wire.row_reader.read_together([ONE_MESSAGE, ONE_MESSAGE + b"\x0a\x01b", ONE_MESSAGE], 10)
+    assert together.batch_ids == ["b", None, "b"]
+    assert together.starts == [0, 2, 2, 4]
+    assert wire.row_reader.read_together([ONE_MESSAGE], 1).batch_ids == [None]
+    no_text = ONE_MESSAGE.replace("é".encode(), b"\xff\xff")
+    assert wire.row_reader.read_together([no_text, ONE_MESSAGE], 10).batch_ids == [None, "b"]
+
+
+@pytest.mark.parametrize("size", [0, 1, 127, 128, 20_000])
+def test_the_message_of_a_call_is_found_in_its_bytes(size: int) -> None:
+    request = telemetry_pb2.IngestRequest(batch_id="x" * size)
+    whole = telemetry_pb2.IngestBatchRequest(batch=request).SerializeToString()
+    assert wire.batch_of(whole) == request.SerializeToString()
+    assert wire.batch_of(whole + whole) == request.SerializeToString()  # protobuf merges them
+
+
+@pytest.mark.parametrize("raw", [b"\x0a", b"\x0a\x05a", b"\x0a\xff\xff\xff\xff\xff\xff", b"\x0b"])
+def test_bytes_that_are_no_call_are_refused(raw: bytes) -> None:
+    with pytest.raises(InvalidArgument, match="IngestBatchRequest"):
+        wire.batch_of(raw)
+
+
+def test_a_call_without_a_message_is_refused() -> None:
+    with pytest.raises(InvalidArgument, match="must be given"):
+        wire.batch_of(b"")
 
 
 def test_metrics_of_the_contract_are_the_columns_of_the_rules() -> None:

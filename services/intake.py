@@ -1,0 +1,80 @@
+"""What comes in at the same time is decoded at once.
+
+A message of a few rows costs little to read and much to begin with: thirty small arrays. So the messages of all streams and calls that
+came in one turn of the event loop are decoded together in the next, and go to the gatherer each by itself. When one comes alone, it is
+decoded alone, and at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from actors.rules.errors import DomainError
+from services import wire
+from services.gather import Gatherer, Outcome
+from services.shards import now_us
+
+
+@dataclass(eq=False, slots=True)
+class Given:
+    """A message that was given in. `outcome`: None where it has no good reading; raises DomainError, and Garbage where the bytes are no
+    message. `decoded` is there before it.
+    """
+
+    raw: bytes
+    received_us: int
+    remaining_s: float | None
+    source: str
+    outcome: asyncio.Future[Outcome | None]
+    decoded: wire.Decoded | None = None
+
+
+class Intake:
+    """Takes encoded IngestRequests. For one event loop."""
+
+    def __init__(self, gatherer: Gatherer) -> None:
+        self._gatherer = gatherer
+        self._waiting: list[Given] = []
+
+    def put(self, raw: bytes, remaining_s: float | None, source: str) -> Given:
+        """Have the readings of a message committed and judged; see Gatherer.take."""
+        loop = asyncio.get_running_loop()
+        given = Given(raw, now_us(), remaining_s, source, loop.create_future())
+        if not self._waiting:
+            loop.call_soon(self._decode)
+        self._waiting.append(given)
+        return given
+
+    def _decode(self) -> None:
+        waiting, self._waiting = [one for one in self._waiting if not one.outcome.done()], []
+        taken = []
+        for one in waiting:
+            try:
+                self._gatherer.admission.check(len(one.raw))  # before it costs anything
+                taken.append(one)
+            except DomainError as error:
+                one.outcome.set_exception(error)
+        if not taken:
+            return
+        try:
+            decoded = wire.decode_together([one.raw for one in taken], now_us())
+        except Exception as error:
+            for one in taken:
+                one.outcome.set_exception(error)
+            return
+        for one, found in zip(taken, decoded, strict=True):
+            self._take(one, found)
+
+    def _take(self, one: Given, found: wire.Decoded | Exception) -> None:
+        if isinstance(found, Exception):
+            one.outcome.set_exception(found)
+            return
+        one.decoded = found
+        if not len(found.batch):
+            one.outcome.set_result(None)
+            return
+        try:
+            self._gatherer.take(found.ids, found.batch, one.remaining_s, one.source, one.outcome)
+        except DomainError as error:
+            one.outcome.set_exception(error)
