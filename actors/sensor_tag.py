@@ -34,6 +34,7 @@ from actors.rules.readings import (
     Groups,
 )
 from actors.tags import admit, clock, entry, neighbours, past, snapshot, special
+from actors.tags.ahead import TAGS_AT_ONCE, Ahead
 from actors.tags.changes import Changes
 from actors.tags.columns import MIN_US, SPECIAL_MKT, SPECIAL_NEIGHBOURS, SPECIAL_QUALITY
 from actors.tags.commands import apply
@@ -79,8 +80,8 @@ class Reads(Protocol):
         """A time after from_us, at most until_us: up to it the journal holds about `readings` of the tag at most."""
         ...
 
-    def custodies(self, tag_id: str) -> list[Custody]:
-        """The tag's custodies, by start."""
+    def custodies(self, tag_ids: list[str]) -> list[Custody]:
+        """The tags' custodies, those of each tag by start."""
         ...
 
     def custodies_of(self, carrier: str) -> list[Custody]:
@@ -95,16 +96,16 @@ class Reads(Protocol):
         """The tag's row."""
         ...
 
-    def excursions(self, custody_id: int) -> list[Excursion]:
-        """What stands stated of a custody."""
+    def excursions(self, custody_ids: list[int]) -> list[Excursion]:
+        """What stands stated of some custodies."""
         ...
 
-    def visits(self, custody_id: int) -> list[Visit]:
-        """What stands stated of a custody."""
+    def visits(self, custody_ids: list[int]) -> list[Visit]:
+        """What stands stated of some custodies."""
         ...
 
     def exposures(self, custody_ids: list[int]) -> list[Exposure]:
-        """Sums of closed custodies."""
+        """Sums of closed custodies, by custody and limit."""
         ...
 
     def exposures_of(self, carrier: str) -> list[tuple[Exposure, Custody]]:
@@ -134,6 +135,7 @@ class SensorTags:
         self.auto_register = auto_register
         self.silence_floor_us = silence_floor_us
         self.reads = reads
+        self.ahead = Ahead(self)
         self.ids = TagNames()
         self.counter = 0
         self.past_counter = 0
@@ -283,7 +285,7 @@ class SensorTags:
 
     def _known(self, tags: list[int], from_us: int, until_us: int) -> tuple[I4, Batch]:
         """Accepted readings of some tags: the journal's and this commit's, the ones in the future included."""
-        position, batch = self.reads.history(tags, from_us, until_us)
+        position, batch = self.ahead.history(tags, from_us, until_us)
         begin, head = self.batch_begins, int(self.ring.head[0])
         slots = np.arange(begin, head) % self.ring.capacity
         where = {tag: at for at, tag in enumerate(tags)}
@@ -331,18 +333,23 @@ class SensorTags:
         rows = self.head.tags[tags]
         riding, special, closed = rows["custody_from_us"] < FOREVER_US, rows["special"] != 0, from_us < rows["past_until_us"]
         tested = (rows["special"] & SPECIAL_NEIGHBOURS) != 0
-        for at in np.flatnonzero((riding & special) | tested | closed).tolist():
-            tag = int(tags[at])
-            new, touched = None, neighbours.NO_TIMES
-            if (riding[at] and special[at]) or tested[at]:
-                new = self._of_this_batch(tag) if released is None else released[tag]
-                touched = neighbours.take(self, tag, new, cause, changes)
-            if self.replaying:
-                past.take_prior(self, tag, "late", changes)
-            elif closed[at] and not tested[at]:
-                past.judge_late(self, tag, int(from_us[at]), changes)
-            elif new is not None and (closed[at] or len(touched)):
-                past.judge_touched(self, tag, new.sensed_us, touched, changes)
+        single = np.flatnonzero((riding & special) | tested | closed)
+        for start in range(0, len(single), TAGS_AT_ONCE):
+            some = single[start : start + TAGS_AT_ONCE]
+            late = some[closed[some] & (not self.replaying)]
+            with self.ahead.reading(tags[late], from_us[late]):
+                for at in some.tolist():
+                    tag = int(tags[at])
+                    new, touched = None, neighbours.NO_TIMES
+                    if (riding[at] and special[at]) or tested[at]:
+                        new = self._of_this_batch(tag) if released is None else released[tag]
+                        touched = neighbours.take(self, tag, new, cause, changes)
+                    if self.replaying:
+                        past.take_prior(self, tag, "late", changes)
+                    elif closed[at] and not tested[at]:
+                        past.judge_late(self, tag, int(from_us[at]), changes)
+                    elif new is not None and (closed[at] or len(touched)):
+                        past.judge_touched(self, tag, new.sensed_us, touched, changes)
         plain = riding & ~special
         if plain.any():
             start = np.maximum(from_us[plain], rows["custody_from_us"][plain])

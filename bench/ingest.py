@@ -61,6 +61,10 @@ def row(label: str, sent: list[Any], **more: Any) -> dict[str, Any]:
     }
 
 
+def _facts(wanted: expected.Expected, tags: int, clients: int) -> dict[str, int]:
+    return {"excursions": len(wanted.excursions), "visits": len(wanted.visits), "tags": tags, "clients": clients, "doors": DOORS}
+
+
 def columns(quick: bool) -> dict[str, Any]:
     """Columns: batches of 10,000 readings of 10,000 tags behind 8 gateways, 1 and 64 in flight."""
     repeats, alone, many = (2, 40, 80) if quick else (5, 60, 160)  # minutes of readings in a repeat, of 10,000 each
@@ -79,7 +83,7 @@ def columns(quick: bool) -> dict[str, Any]:
                     at += minutes
             rows.append(row(f"columns, 10,000 a batch, {streams * window} in flight", sent))
         wanted = checked(system, work, at)
-    return {"rows": rows, "excursions": len(wanted.excursions), "visits": len(wanted.visits), "tags": TAGS, "clients": 1, "doors": DOORS}
+    return {"rows": rows, **_facts(wanted, TAGS, 1)}
 
 
 def small_gateways(quick: bool) -> dict[str, Any]:
@@ -93,7 +97,14 @@ def small_gateways(quick: bool) -> dict[str, Any]:
             sent = [clients.send(warm + k * minutes, warm + (k + 1) * minutes) for k in range(repeats)]
         wanted = checked(system, work, work.minutes)
     rows = [row(f"rows, 100 a message, {gateways:,} gateways with 1 in flight each", sent)]
-    return {"rows": rows, "excursions": len(wanted.excursions), "visits": len(wanted.visits), "tags": work.tags, "clients": 2, "doors": DOORS}
+    return {
+        "rows": rows,
+        "excursions": len(wanted.excursions),
+        "visits": len(wanted.visits),
+        "tags": work.tags,
+        "clients": 2,
+        "doors": DOORS,
+    }
 
 
 def single_readings(quick: bool) -> dict[str, Any]:
@@ -108,4 +119,11 @@ def single_readings(quick: bool) -> dict[str, Any]:
             sent = [clients.send(warm + k * minutes, warm + (k + 1) * minutes) for k in range(repeats)]
         wanted = checked(system, work, work.minutes)
     rows = [row(f"one reading a call, {callers} callers", sent)]
-    return {"rows": rows, "excursions": len(wanted.excursions), "visits": len(wanted.visits), "tags": work.tags, "clients": 2, "doors": DOORS}
+    return {
+        "rows": rows,
+        "excursions": len(wanted.excursions),
+        "visits": len(wanted.visits),
+        "tags": work.tags,
+        "clients": 2,
+        "doors": DOORS,
+    }

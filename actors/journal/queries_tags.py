@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 from sqlalchemy import Engine, func
 from sqlalchemy import select as select_columns
+from sqlalchemy.orm import Mapped
 from sqlmodel import Session, col, select
+from sqlmodel.sql.expression import SelectOfScalar
 
 from actors.journal import history, segments
 from actors.journal.quarantine import DamagedJournal
@@ -25,6 +28,11 @@ from actors.journal.tables import (
     row_id,
 )
 from actors.rules.readings import I4, Batch
+
+Record = TypeVar("Record")
+
+KEYS_AT_ONCE = 500
+"""So many keys are asked for in one statement."""
 
 
 class TagReads:
@@ -64,18 +72,12 @@ class TagReads:
         met.add(damage.place)
         self.damaged(damage)
 
-    def custodies(self, tag_id: str) -> list[Custody]:
-        """A tag's custodies by start."""
-        self.settled(tag_id)
-        with Session(self.engine) as session:
-            return list(
-                session.exec(
-                    select(Custody)
-                    .where(col(Custody.retracted).is_(False))
-                    .order_by(col(Custody.from_us))
-                    .where(col(Custody.tag_id) == tag_id)
-                )
-            )
+    def custodies(self, tag_ids: list[str]) -> list[Custody]:
+        """Some tags' custodies, those of each tag by start."""
+        for tag_id in tag_ids:
+            self.settled(tag_id)
+        standing = select(Custody).where(col(Custody.retracted).is_(False)).order_by(col(Custody.tag_id), col(Custody.from_us))
+        return self._of_each(standing, col(Custody.tag_id), tag_ids)
 
     def custodies_of(self, carrier: str) -> list[Custody]:
         """This shard's custodies on a carrier, by tag and start."""
@@ -100,25 +102,31 @@ class TagReads:
         with Session(self.engine) as session:
             return session.get(Tag, tag_id)
 
-    def excursions(self, custody_id: int) -> list[Excursion]:
-        """What stands stated of a custody."""
+    def excursions(self, custody_ids: list[int]) -> list[Excursion]:
+        """What stands stated of some custodies."""
         self.settled()
-        with Session(self.engine) as session:
-            mine = col(Excursion.custody_id) == custody_id
-            return list(session.exec(select(Excursion).where(mine, col(Excursion.state) != "RETRACTED")))
+        standing = select(Excursion).where(col(Excursion.state) != "RETRACTED")
+        return self._of_each(standing, col(Excursion.custody_id), custody_ids)
 
-    def visits(self, custody_id: int) -> list[Visit]:
-        """What stands stated of a custody."""
+    def visits(self, custody_ids: list[int]) -> list[Visit]:
+        """What stands stated of some custodies."""
         self.settled()
-        with Session(self.engine) as session:
-            mine = (col(Visit.custody_id) == custody_id) & (col(Visit.kind).in_(("VISIT", "PASSED")))
-            return list(session.exec(select(Visit).where(mine, col(Visit.state) != "RETRACTED")))
+        standing = select(Visit).where(col(Visit.kind).in_(("VISIT", "PASSED")), col(Visit.state) != "RETRACTED")
+        return self._of_each(standing, col(Visit.custody_id), custody_ids)
 
     def exposures(self, custody_ids: list[int]) -> list[Exposure]:
-        """Sums of closed custodies."""
+        """Sums of closed custodies, by custody and limit."""
         self.settled()
+        by_limit = select(Exposure).order_by(col(Exposure.custody_id), col(Exposure.limit_id))
+        return self._of_each(by_limit, col(Exposure.custody_id), sorted(custody_ids))
+
+    def _of_each(self, query: SelectOfScalar[Record], column: Mapped[Any], keys: Sequence[Any]) -> list[Record]:
+        """The rows that a query finds of these keys, in portions."""
+        found: list[Record] = []
         with Session(self.engine) as session:
-            return list(session.exec(select(Exposure).where(col(Exposure.custody_id).in_(custody_ids))))
+            for start in range(0, len(keys), KEYS_AT_ONCE):
+                found += session.exec(query.where(column.in_(keys[start : start + KEYS_AT_ONCE]))).all()
+        return found
 
     def exposures_of(self, carrier: str) -> list[tuple[Exposure, Custody]]:
         """Sums of this shard's closed custodies on a carrier."""
@@ -136,8 +144,9 @@ class TagReads:
         )
         found: dict[tuple[str, str], list[str]] = {}
         with Session(self.engine) as session:
-            for start in range(0, len(carriers), 500):
-                for carrier, unit, lot in session.execute(query.where(col(HandlingUnit.carrier).in_(carriers[start : start + 500]))).all():
+            for start in range(0, len(carriers), KEYS_AT_ONCE):
+                some = carriers[start : start + KEYS_AT_ONCE]
+                for carrier, unit, lot in session.execute(query.where(col(HandlingUnit.carrier).in_(some))).all():
                     found.setdefault((carrier, unit), []).append(lot)
             stock_lots(session, carriers, found)
         return found

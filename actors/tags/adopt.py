@@ -27,13 +27,13 @@ def identities(tags: SensorTags, counter: int, past_counter: int) -> None:
     tags.counter, tags.past_counter = max(tags.counter, counter), max(tags.past_counter, past_counter)
     head = tags.head
     for tag, custody in head.custodies.items():
-        excursions = [stated_excursion(row) for row in tags.reads.excursions(custody.custody_id)]
+        excursions = [stated_excursion(row) for row in tags.reads.excursions([custody.custody_id])]
         pairs, _, unknown = match_excursions(excursions, head.excursions.get(tag, ()))
         for there, here in pairs:
             here.excursion_id, here.revision, here.found_late = there.excursion_id, there.revision, there.found_late
         for one in unknown:
             one.excursion_id, one.revision = tags.next_id(), 0
-        visits = [stated_visit(row) for row in tags.reads.visits(custody.custody_id)]
+        visits = [stated_visit(row) for row in tags.reads.visits([custody.custody_id])]
         visit_pairs, _, unknown_visits = match_visits(visits, head.stated_visits.get(tag, ()))
         for stated, found in visit_pairs:
             found.visit_id, found.revision, found.found_late = stated.visit_id, stated.revision, stated.found_late

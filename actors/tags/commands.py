@@ -125,7 +125,7 @@ def assign(tags: SensorTags, arguments: Arguments, now_us: int) -> Moved:
     plan = Plan.from_data(plan_row.body)
     if unit and unit not in plan.handling_units:
         raise NotFound(f"{carrier} has no such handling unit", field="handling_unit_id", value=unit)
-    known = [row for row in tags.reads.custodies(tag_id) if not row.retracted]
+    known = [row for row in tags.reads.custodies([tag_id]) if not row.retracted]
     for row in known:
         same_start = row.from_us == from_us or (arguments.get("from_us") is None and row.until_us is None)
         if row.carrier == carrier and (row.handling_unit_id or "") == unit and same_start and until_us in (None, row.until_us):
@@ -156,7 +156,7 @@ def assign(tags: SensorTags, arguments: Arguments, now_us: int) -> Moved:
 def release(tags: SensorTags, arguments: Arguments, now_us: int) -> Moved:
     """The tag's open custody ends at `until_us` (default now; not later). Releasing again at the same time gives the first answer."""
     tag_id = tag_name(arguments)
-    known = [row for row in tags.reads.custodies(tag_id) if not row.retracted]
+    known = [row for row in tags.reads.custodies([tag_id]) if not row.retracted]
     wanted = arguments.get("custody_id")
     carrier = requests.text(arguments, "carrier", longest=256)
     until_us = requests.time_us(arguments, "until_us")
@@ -200,7 +200,7 @@ def correct(tags: SensorTags, arguments: Arguments, now_us: int) -> Moved:
     `until_us` absent leaves the end as it is; `reopen` takes it away.
     """
     tag_id = tag_name(arguments)
-    known = [row for row in tags.reads.custodies(tag_id) if not row.retracted]
+    known = [row for row in tags.reads.custodies([tag_id]) if not row.retracted]
     number = _number(arguments.get("custody_id"))
     old = next((row for row in known if row.custody_id == number), None)
     if old is None:
@@ -240,8 +240,8 @@ def _change(tags: SensorTags, old: Custody, new: Custody, known: list[Custody], 
     if was_open:
         before, visits = tags.head.excursions.get(tag, []), tags.head.stated_visits.get(tag, [])
     else:
-        before = [past.stated_excursion(row) for row in tags.reads.excursions(old.custody_id)]
-        visits = [past.stated_visit(row) for row in tags.reads.visits(old.custody_id)]
+        before = [past.stated_excursion(row) for row in tags.reads.excursions([old.custody_id])]
+        visits = [past.stated_visit(row) for row in tags.reads.visits([old.custody_id])]
         if new.until_us is None and not new.retracted:
             body["stated"] = [dataclasses.asdict(one) for one in before]
             body["stated_visits"] = [dataclasses.asdict(one) for one in visits]

@@ -44,9 +44,10 @@ class KeptRows:
     def _by(self, table: type, name: str, value: Any) -> list[Any]:
         return [row.model_copy() for row in self._found.get((table, name, value), {}).values()]
 
-    def custodies(self, tag_id: str) -> list[Custody]:
+    def custodies(self, tag_ids: list[str]) -> list[Custody]:
         """See Reads."""
-        return sorted((row for row in self._by(Custody, "tag_id", tag_id) if not row.retracted), key=lambda row: int(row.from_us))
+        standing = (row for tag_id in tag_ids for row in self._by(Custody, "tag_id", tag_id) if not row.retracted)
+        return sorted(standing, key=lambda row: (row.tag_id, row.from_us))
 
     def custodies_of(self, carrier: str) -> list[Custody]:
         """See Reads."""
@@ -62,17 +63,18 @@ class KeptRows:
         found = self.rows[Tag].get(tag_id)
         return None if found is None else found.model_copy()
 
-    def excursions(self, custody_id: int) -> list[Excursion]:
+    def excursions(self, custody_ids: list[int]) -> list[Excursion]:
         """See Reads."""
-        return [row for row in self._by(Excursion, "custody_id", custody_id) if row.state != "RETRACTED"]
+        return [row for number in custody_ids for row in self._by(Excursion, "custody_id", number) if row.state != "RETRACTED"]
 
-    def visits(self, custody_id: int) -> list[Visit]:
+    def visits(self, custody_ids: list[int]) -> list[Visit]:
         """See Reads."""
-        return [row for row in self._by(Visit, "custody_id", custody_id) if row.state != "RETRACTED"]
+        return [row for number in custody_ids for row in self._by(Visit, "custody_id", number) if row.state != "RETRACTED"]
 
     def exposures(self, custody_ids: list[int]) -> list[Exposure]:
         """See Reads."""
-        return [row for custody_id in custody_ids for row in self._by(Exposure, "custody_id", custody_id)]
+        found = (row for number in custody_ids for row in self._by(Exposure, "custody_id", number))
+        return sorted(found, key=lambda row: (row.custody_id, row.limit_id))
 
     def exposures_of(self, carrier: str) -> list[tuple[Exposure, Custody]]:
         """See Reads."""

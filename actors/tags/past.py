@@ -31,7 +31,7 @@ JUDGED_AGAIN = "custody.judged"
 
 def judge_late(tags: SensorTags, tag: int, from_us: int, changes: Changes) -> None:
     """Late readings from `from_us` on came in: judge again every closed custody of the tag that they may lie in."""
-    custodies = tags.reads.custodies(tags.ids[tag])
+    custodies = tags.ahead.custodies(tags.ids[tag])
     judge_rows(tags, tag, custodies, lambda row: "late" if until_of(row) > from_us else None, changes)
 
 
@@ -40,7 +40,7 @@ def judge_touched(tags: SensorTags, tag: int, late_us: I8, touched_us: I8, chang
 
     A custody that got no reading itself has an event of it, for whoever keeps a copy of what it states (the archive).
     """
-    custodies = tags.reads.custodies(tags.ids[tag])
+    custodies = tags.ahead.custodies(tags.ids[tag])
 
     def within(row: Custody, times_us: I8) -> bool:
         return bool(((times_us >= row.from_us) & (times_us < until_of(row))).any())
@@ -100,7 +100,7 @@ def carrier_of(tags: SensorTags, name: str) -> Carrier:
     known = tags.head.rulebook.carriers.get(name)
     if known is not None:
         return known
-    plan = tags.reads.plan(name)
+    plan = tags.ahead.plan(name)
     if plan is None:
         raise NotFound("there is no such carrier", field="carrier", value=name)
     return tags.head.rulebook.of(tags.plan_of(plan))
@@ -117,7 +117,7 @@ def prior_of(
     ]
     if not earlier:
         return {}
-    sums = {(row.custody_id, row.limit_id): row.violation_us for row in tags.reads.exposures(earlier)}
+    sums = {(row.custody_id, row.limit_id): row.violation_us for row in tags.ahead.exposures(earlier)}
     for row in changes.upserts if changes is not None else ():
         if isinstance(row, Exposure) and row.custody_id in earlier:
             sums[(row.custody_id, row.limit_id)] = row.violation_us
@@ -146,9 +146,9 @@ def judge_closed(
     batch = neighbours.usable(tags, tag, row.from_us, row.until_us)
     judged = whole.judge_whole(tags.head.rulebook, carrier, row.custody_id, tracks, visits, batch, row.until_us)
     if before is None:
-        before = [stated_excursion(one) for one in tags.reads.excursions(row.custody_id)]
+        before = [stated_excursion(one) for one in tags.ahead.excursions(row.custody_id)]
     if visits_before is None:
-        visits_before = [stated_visit(one) for one in tags.reads.visits(row.custody_id)]
+        visits_before = [stated_visit(one) for one in tags.ahead.visits(row.custody_id)]
     state_difference(tags, custody, before, visits_before, judged, cause, changes)
     state_exposure(tags, custody, carrier, judged.tracks, changes)
 

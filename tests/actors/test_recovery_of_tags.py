@@ -142,7 +142,7 @@ class World:
         self.shard.command("tag.release", self.now_us, tag_id=TAGS[tag], until_us=at(minute))
 
     def _chosen(self, tag: int, number: int) -> Custody | None:
-        known = self.shard.journal.custodies(TAGS[tag])
+        known = self.shard.journal.custodies([TAGS[tag]])
         return known[number % len(known)] if known else None
 
     def correct(self, tag: int, number: int, from_minute: int, until_minute: int | None) -> None:

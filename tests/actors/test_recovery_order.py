@@ -39,7 +39,7 @@ def in_order(world: World, quality: list[Any]) -> OneShard:
                 (_,), moved = other.shard.tags.ingest([Part(tag_id.encode(), subset(batch, rows[start : start + 5]))], other.now_us)
                 other.shard.settle(moved, other.now_us)
 
-        for row in world.shard.journal.custodies(tag_id):
+        for row in world.shard.journal.custodies([tag_id]):
             send(accepted, below, row.from_us)
             other.shard.command("tag.assign", other.now_us, tag_id=tag_id, carrier=row.carrier, from_us=row.from_us)
             below = FOREVER_US if row.until_us is None else row.until_us
