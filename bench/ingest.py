@@ -97,14 +97,7 @@ def small_gateways(quick: bool) -> dict[str, Any]:
             sent = [clients.send(warm + k * minutes, warm + (k + 1) * minutes) for k in range(repeats)]
         wanted = checked(system, work, work.minutes)
     rows = [row(f"rows, 100 a message, {gateways:,} gateways with 1 in flight each", sent)]
-    return {
-        "rows": rows,
-        "excursions": len(wanted.excursions),
-        "visits": len(wanted.visits),
-        "tags": work.tags,
-        "clients": 2,
-        "doors": DOORS,
-    }
+    return {"rows": rows, **_facts(wanted, work.tags, 2)}
 
 
 def single_readings(quick: bool) -> dict[str, Any]:
@@ -119,11 +112,4 @@ def single_readings(quick: bool) -> dict[str, Any]:
             sent = [clients.send(warm + k * minutes, warm + (k + 1) * minutes) for k in range(repeats)]
         wanted = checked(system, work, work.minutes)
     rows = [row(f"one reading a call, {callers} callers", sent)]
-    return {
-        "rows": rows,
-        "excursions": len(wanted.excursions),
-        "visits": len(wanted.visits),
-        "tags": work.tags,
-        "clients": 2,
-        "doors": DOORS,
-    }
+    return {"rows": rows, **_facts(wanted, work.tags, 2)}

@@ -163,17 +163,22 @@ async def _answered(given: Given) -> telemetry_pb2.IngestResponse:
     try:
         outcome = await given.outcome
     except DomainError as error:
-        try:
-            batch_id = wire.parse(given.raw).batch_id
-        except wire.Garbage:
-            batch_id = ""
         return telemetry_pb2.IngestResponse(
-            batch_id=batch_id[: wire.BATCH_ID_MAX], error=status_of(error), received_time=check.timestamp(given.received_us)
+            batch_id=_batch_id(given)[: wire.BATCH_ID_MAX], error=status_of(error), received_time=check.timestamp(given.received_us)
         )
     except wire.Garbage as garbage:
         raise InvalidArgument(str(garbage)) from None
     assert given.decoded is not None
     return _answer(given.decoded, outcome, given.received_us)
+
+
+def _batch_id(given: Given) -> str:
+    if given.decoded is not None:
+        return given.decoded.batch_id
+    try:
+        return wire.parse(given.raw).batch_id
+    except wire.Garbage:  # it was refused before anybody looked at it
+        return ""
 
 
 def _answer(decoded: wire.Decoded, outcome: Outcome | None, received_us: int) -> telemetry_pb2.IngestResponse:

@@ -42,15 +42,14 @@ METRIC_OF_CODE: dict[int, int] = {code: code + 1 for code in range(len(COLUMNS))
 
 
 _EVERY: I8 = np.arange(READINGS_MAX)
-_NONE: B1 = np.zeros(READINGS_MAX, np.bool_)
-_EVERY.flags.writeable = _NONE.flags.writeable = False
+_EVERY.flags.writeable = False
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
     """A message's good readings (`batch`, its tag column indexing `ids`) and what is said of the others.
 
-    rows: index in the message of each reading of `batch`. refused: (total,) mask. refusals: the first REFUSALS_MAX, by row.
+    rows: index in the message of each reading of `batch`. refusals: the first REFUSALS_MAX, by row.
     """
 
     batch_id: str
@@ -58,7 +57,6 @@ class Decoded:
     batch: Batch
     rows: I8
     total: int
-    refused: B1
     refusals: list[Refusal]
 
 
@@ -114,7 +112,7 @@ def _parts(together: row_reader.Together, received_us: int) -> list[Decoded | In
         if fine:
             columns = rows.tag[mine], rows.sensed_us[mine], rows.boot[mine], rows.sequence[mine]
             n = end - start
-            parts.append(Decoded(batch_id, rows.ids, Batch(*columns, rows.codes, rows.values[:, mine]), _EVERY[:n], n, _NONE[:n], []))
+            parts.append(Decoded(batch_id, rows.ids, Batch(*columns, rows.codes, rows.values[:, mine]), _EVERY[:n], n, []))
         else:
             batch = readings.subset(whole, mine)
             used, tag = np.unique(batch.tag, return_inverse=True)
@@ -177,8 +175,8 @@ def _checked(
     if wrong_ids or unknown_tag is not None:
         refusals, ok = _with_wrong_tags(ids, batch, refusals, ok, wrong_ids, unknown_tag)
     if len(refusals) == 0:
-        return Decoded(batch_id, ids, batch, np.arange(len(batch)), len(batch), ~ok, [])
-    return Decoded(batch_id, ids, readings.subset(batch, ok), np.flatnonzero(ok), len(batch), ~ok, refusals[:REFUSALS_MAX])
+        return Decoded(batch_id, ids, batch, np.arange(len(batch)), len(batch), [])
+    return Decoded(batch_id, ids, readings.subset(batch, ok), np.flatnonzero(ok), len(batch), refusals[:REFUSALS_MAX])
 
 
 def _with_wrong_tags(

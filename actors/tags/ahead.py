@@ -17,7 +17,8 @@ import numpy as np
 
 from actors.journal.tables import CarrierPlan, Custody, Excursion, Exposure, Visit
 from actors.rules import neighbours, readings
-from actors.rules.readings import FOREVER_US, I4, I8, Batch
+from actors.rules.readings import I4, I8, Batch
+from actors.tags.past import until_of
 from actors.tags.ring import rows_of
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ class Ahead:
         summed: list[int] = []
         for tag, low_us in zip(tags.tolist(), from_us.tolist(), strict=True):
             closed = [row for row in read.custodies[names[tag]] if row.until_us is not None]
-            judged[tag] = [row for row in closed if _until(row) > low_us]
+            judged[tag] = [row for row in closed if until_of(row) > low_us]
             carriers = {row.carrier for row in judged[tag]}
             summed += [row.custody_id for row in closed if row.carrier in carriers]  # what they add up on
         stated = [row.custody_id for mine in judged.values() for row in mine]
@@ -135,7 +136,7 @@ class Ahead:
         for tag, mine in judged.items():
             if not mine:
                 continue
-            low_us, high_us = mine[0].from_us, max(map(_until, mine))
+            low_us, high_us = mine[0].from_us, max(map(until_of, mine))
             settings, row = self.tags.quality.get(tag), self.tags.head.tags[tag]
             if settings is not None:  # its flags look further: at first so far
                 low_us = max(low_us - neighbours.longest_us(settings) - neighbours.FIRST_US, 0)
@@ -184,7 +185,3 @@ def _by(rows: list[Any], name: str, keys: Any) -> Any:
     for row in rows:
         found[getattr(row, name)].append(row)
     return {key: found[key] for key in keys}
-
-
-def _until(row: Custody) -> int:
-    return FOREVER_US if row.until_us is None else row.until_us

@@ -95,6 +95,25 @@ def test_a_stream_answers_in_order_and_goes_on_after_a_message_that_is_wrong_as_
     assert bad.field_violations[0].field == "columns.tag_index"
 
 
+def test_a_frame_that_is_no_message_ends_the_stream_after_the_answers_before_it(client: Client) -> None:
+    rows = telemetry_pb2.ReadingRows(readings=[telemetry_pb2.Reading(tag_id="before-a-frame", sensed_at_us=BEGIN_US, temperature_c=5.0)])
+    good = telemetry_pb2.IngestRequest(batch_id="good", rows=rows).SerializeToString()
+    ingest = client.channel.stream_stream("/waybill.v1.TelemetryService/Ingest", None, telemetry_pb2.IngestResponse.FromString)
+    answers = ingest(iter([good, b"\xff\xff\xff"]), timeout=30)
+    assert next(answers).batch_id == "good"
+    with pytest.raises(grpc.RpcError) as ended:
+        next(answers)
+    assert ended.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize("garbage", [b"\xff\xff\xff", b"\x0a\x64abc", b"\x0a\x03\xff\xff\xff"])
+def test_a_call_whose_bytes_are_no_message_is_invalid_argument_not_unknown(client: Client, garbage: bytes) -> None:
+    call = client.channel.unary_unary("/waybill.v1.TelemetryService/IngestBatch", None, None)
+    with pytest.raises(grpc.RpcError) as refused:
+        call(garbage, timeout=30)
+    assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
 def test_many_streams_at_once_are_all_answered(client: Client) -> None:
     def messages(gateway: int) -> Iterator[telemetry_pb2.IngestRequest]:
         for number in range(5):

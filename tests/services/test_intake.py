@@ -1,0 +1,136 @@
+"""What comes in at the same time is decoded together, in bounded groups, and each message has the outcome that it would have alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import pytest
+
+from actors.rules.errors import DomainError, Overloaded
+from actors.rules.readings import ACCEPTED
+from services import intake, wire
+from services.gather import Gatherer
+from services.intake import Given, Intake
+from services.shards import now_us
+from tests.services.test_gather import Shards
+from tests.services.test_gather import run as run_gatherer
+from waybill.v1 import telemetry_pb2
+
+
+def message(number: int, readings: int = 10, temperature_c: float = 5.0) -> bytes:
+    """One gateway's, as bytes."""
+    rows = [
+        telemetry_pb2.Reading(tag_id=f"tag-{number}", sensed_at_us=now_us() - 1_000_000 * i, temperature_c=temperature_c)
+        for i in range(readings)
+    ]
+    return telemetry_pb2.IngestRequest(batch_id=str(number), rows=telemetry_pb2.ReadingRows(readings=rows)).SerializeToString()
+
+
+def run(work: Callable[[Intake, Shards], Awaitable[None]], **given: Any) -> None:
+    """With a gatherer and shards in this process."""
+
+    async def whole(gatherer: Gatherer, shards: Shards) -> None:
+        await work(Intake(gatherer), shards)
+
+    run_gatherer(whole, **given)
+
+
+@pytest.fixture
+def groups(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """The sizes of the messages of each group that is decoded."""
+    decode, seen = wire.decode_together, []
+
+    def noted(messages: Sequence[bytes], received_us: int) -> Any:
+        seen.append([len(one) for one in messages])
+        return decode(messages, received_us)
+
+    monkeypatch.setattr(wire, "decode_together", noted)
+    return seen
+
+
+async def refusal(given: Given) -> Exception | None:
+    """Why a message was not taken."""
+    try:
+        await given.outcome
+    except (DomainError, wire.Garbage) as error:
+        return error
+    return None
+
+
+def test_messages_of_one_turn_are_decoded_at_once_and_answered_each_by_itself(groups: list[list[int]]) -> None:
+    async def work(taken: Intake, shards: Shards) -> None:
+        given = [taken.put(message(number), None, f"gateway-{number}") for number in range(30)]
+        for number, one in enumerate(given):
+            outcome = await one.outcome
+            assert outcome is not None
+            assert outcome.status.tolist() == [ACCEPTED] * 10
+            assert one.decoded is not None
+            assert one.decoded.batch_id == str(number)
+        assert sum(map(len, shards.seen)) == 300
+
+    run(work)
+    assert [len(group) for group in groups] == [30]
+
+
+def test_a_bad_message_among_good_ones_is_refused_alone(groups: list[list[int]]) -> None:
+    async def work(taken: Intake, shards: Shards) -> None:
+        bad = [b"\xff\xff\xff", b"", message(1, temperature_c=-400.0), telemetry_pb2.IngestRequest(batch_id="x" * 65).SerializeToString()]
+        given = [taken.put(raw, None, "g") for raw in (message(2), *bad, message(3))]
+        told = [await refusal(one) for one in given]
+        assert [type(one).__name__ for one in told] == ["NoneType", "Garbage", "InvalidArgument", "NoneType", "InvalidArgument", "NoneType"]
+        assert given[3].outcome.result() is None, "no reading of it was good"
+        assert given[3].decoded is not None
+        assert len(given[3].decoded.refusals) == 10
+        assert sum(map(len, shards.seen)) == 20
+
+    run(work)
+    assert [len(group) for group in groups] == [6]
+
+
+def test_a_burst_is_decoded_in_groups_of_bounded_size_and_what_does_not_fit_is_refused_undecoded(
+    groups: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many, size = 60, len(message(10, 100))
+    monkeypatch.setattr(intake, "GROUP_BYTES", 5 * size)
+
+    async def work(taken: Intake, shards: Shards) -> None:
+        released = asyncio.Event()
+
+        async def held(shard: int, call: int) -> None:
+            await released.wait()
+
+        shards.before = held
+        given = [taken.put(message(10 + number, 100), None, f"gateway-{number}") for number in range(many)]
+        while len(groups) < 2 or taken._waiting:
+            await asyncio.sleep(0)
+        released.set()
+        told = [await refusal(one) for one in given]
+        assert {type(one) for one in told if one is not None} == {Overloaded}
+        assert 0 < told.count(None) < many // 2
+        assert told.count(None) <= sum(map(len, groups)) < many, "some were refused before they cost anything"
+
+    run(work, bytes_max=10 * 100 * (28 + 8))  # ten of these messages as columns
+    assert max(sum(group) for group in groups) <= 5 * size
+
+
+def test_a_message_larger_than_a_group_is_decoded_alone(groups: list[list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "GROUP_BYTES", 10)
+
+    async def work(taken: Intake, shards: Shards) -> None:
+        given = [taken.put(message(number), None, "g") for number in range(3)]
+        assert [await refusal(one) for one in given] == [None] * 3
+
+    run(work)
+    assert [len(group) for group in groups] == [1, 1, 1]
+
+
+def test_a_message_whose_caller_has_gone_is_not_decoded(groups: list[list[int]]) -> None:
+    async def work(taken: Intake, shards: Shards) -> None:
+        gone, there = taken.put(message(1), None, "g"), taken.put(message(2), None, "g")
+        gone.outcome.cancel()
+        assert await refusal(there) is None
+
+    run(work)
+    assert [len(group) for group in groups] == [1]
