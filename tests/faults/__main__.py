@@ -40,6 +40,7 @@ def main() -> int:
     parser.add_argument("--cycles", type=int, default=0, help="go on until so many kills counted; with it the duration is the least")
     parser.add_argument("--rate", type=float, default=20_000.0, help="readings a second")
     parser.add_argument("--tags", type=int, default=320)
+    parser.add_argument("--batch", type=int, default=640, help="readings a message, at most")
     parser.add_argument("--shards", type=int, default=2)
     parser.add_argument("--doors", type=int, default=2)
     parser.add_argument("--snapshot", type=int, default=50_000, help="readings between a shard's snapshots")
@@ -82,7 +83,7 @@ def main() -> int:
             settings["ray_address"] = nodes.address
         system = stack.enter_context(launched(folder / "system", settings, server, nodes, disk))
         system.traps.plant = options.plant
-        world = {"tags": options.tags, "ride_minutes": 1_500, "batch_rows": max(400, options.tags)}
+        world = {"tags": options.tags, "ride_minutes": 1_500, "batch_rows": options.batch}
         plan = Plan(
             kinds,
             options.duration,
