@@ -1,4 +1,4 @@
-"""What a door sends a shard. In a module of its own: a door that starts need not load what judges readings."""
+"""What a door sends a shard, and what it answers. In a module of its own: a door need not load what judges readings."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from actors.rules.readings import Batch
+from actors.rules.readings import U1, Batch
 
 
 @dataclass(slots=True)
@@ -15,6 +15,14 @@ class Part:
 
     ids: bytes
     batch: Batch
+
+
+@dataclass(slots=True)
+class IngestReply:
+    """A status per reading of a part (readings.ACCEPTED, ...) and the newest event number known when it was durable."""
+
+    status: U1
+    last_event_number: int
 
 
 def pack(parts: Sequence[Part]) -> bytes:

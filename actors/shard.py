@@ -15,13 +15,12 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import ray
 
 from actors import recovery
@@ -35,8 +34,10 @@ from actors.journal.prepared import AlertAction, CommitResult, JournalEntry, Pre
 from actors.journal.queries_tags import TagReads
 from actors.journal.store import open_store
 from actors.journal.tables import Custody, Tag
-from actors.part import unpack
+from actors.line import AVAILABLE, Line
+from actors.part import IngestReply, unpack
 from actors.rules.errors import DomainError, InvalidArgument, StorageFull, Superseded, Unavailable
+from actors.rules.readings import U1
 from actors.sensor_tag import Moved, SensorTags
 from actors.shipment import ShipmentPopulation
 from actors.tags import queries as tag_queries
@@ -77,14 +78,6 @@ class ShardConfig:
     heartbeat_s: float = 1.0
     auto_register: bool = True
     silence_floor_s: float = 60.0
-
-
-@dataclass(slots=True)
-class IngestReply:
-    """A status per reading of a part (readings.ACCEPTED, ...) and the newest event number known when it was durable."""
-
-    status: npt.NDArray[np.uint8]
-    last_event_number: int
 
 
 def process_started() -> str:
@@ -130,6 +123,8 @@ class Shard:
             **self.shipments.commands, **self.warehouses.commands, **self.catalog.commands, **self.inventory.commands,
         }  # fmt: skip
         cycles.look_seldom()
+        self._node = context.get_node_id()
+        self._line = Line(self._ingest_from_line) if AVAILABLE else None
         for target, name in ((self._beat, "heartbeat"), (self._clock, "clock"), (self._sort, "compaction")):
             threading.Thread(target=target, name=name, daemon=True).start()
 
@@ -138,6 +133,14 @@ class Shard:
     @reachable()
     def ingest(self, packed: bytes, received_us: int) -> list[IngestReply]:
         """Take the readings of packed parts; returns when they are durable and judged. Raises Unavailable or StorageFull: send again."""
+        statuses, future = self._judge(packed, received_us)
+        self._wait(future)
+        self._snapshot_if_due()
+        return self._replies(statuses)
+
+    @reachable()
+    def _judge(self, packed: bytes, received_us: int) -> tuple[list[U1], Future[CommitResult] | None]:
+        """Judge packed parts and give the journal what came of it: a status per reading and part, and when it is durable."""
         parts = unpack(packed)
         with self._state:
             started = time.monotonic()
@@ -145,9 +148,35 @@ class Shard:
             statuses, moved = self._guarded(lambda: self.tags.ingest(parts, received_us))
             future = self._commit_moved(moved, received_us)
             self._judged_s += time.monotonic() - started
-        self._wait(future)
-        self._snapshot_if_due()
+        return statuses, future
+
+    def _replies(self, statuses: list[U1]) -> list[IngestReply]:
         return [IngestReply(status, self.last_event) for status in statuses]
+
+    def _ingest_from_line(self, packed: bytes, received_us: int, answer: Callable[[Any], None]) -> None:
+        """As `ingest`, but nobody waits: whoever learns that it is durable answers."""
+        try:
+            statuses, future = self._judge(packed, received_us)
+        except Exception as error:
+            answer(error)
+            return
+
+        def committed(done: Future[CommitResult]) -> None:
+            try:
+                self._wait(done)
+            except Exception as error:
+                answer(error)
+            else:
+                answer(self._replies(statuses))
+
+        if future is None:
+            answer(self._replies(statuses))
+        else:
+            future.add_done_callback(committed)
+        try:
+            self._snapshot_if_due()
+        except Exception:
+            log.exception("shard %d: no snapshot this time", self.number)
 
     @ray.method(concurrency_group="command")  # type: ignore[untyped-decorator, unused-ignore]
     @reachable()
@@ -199,6 +228,8 @@ class Shard:
             "epoch": self.epoch,
             "pid": os.getpid(),
             "worker": self.worker,
+            "node": self._node,
+            "line": None if self._line is None else self._line.address,
             "tags": len(self.tags.ids),
             "open_custodies": len(self.tags.head.custodies),
             "sequence": self.sequence,

@@ -40,6 +40,7 @@ from services.feed import Feed
 from services.gather import Gatherer
 from services.inventory import Inventory
 from services.items import Items
+from services.lines import Lines
 from services.profiles import Profiles
 from services.replay import Coordinator, Replays
 from services.reports import seal
@@ -253,7 +254,7 @@ async def serve(config: Config) -> None:
     gather.warm_up()
     allocator.give_back_regularly()
     directory = Directory.connect(config.ray_namespace)
-    door = Door(config, directory, Backend(directory, database.reader(config.database_url, connections=8)))
+    door = Door(config, Lines(directory), Backend(directory, database.reader(config.database_url, connections=8)))
     asked = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
