@@ -80,7 +80,12 @@ class Settings(BaseModel):
         "Empty: `archive` in the data folder.",
     )
 
-    gather_ms: float = Field(2.0, ge=0, le=1000, description="How long a door gathers at the least while a shard is busy; under load up to half a call, at most 20.")
+    gather_ms: float = Field(
+        2.0,
+        ge=0,
+        le=1000,
+        description="How long a door gathers at the least while a shard is busy; under load up to half a call, at most 20.",
+    )
     in_flight_bytes: Bytes = Field(256 << 20, description="Bytes of readings in flight in one door; beyond: RESOURCE_EXHAUSTED.")
     queue_s: Seconds = Field(
         0.5, description="Readings that would wait longer than this in a door (at its rate of late) are refused: RESOURCE_EXHAUSTED."
