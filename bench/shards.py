@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import ray
 
-from actors.part import Part
+from actors.part import Part, pack
 from actors.rules.readings import ACCEPTED, DUPLICATE, Batch
 from bench.clients import Clients
 from bench.ingest import SIZE, TAGS, checked, new_workload, row
@@ -60,7 +60,7 @@ def _dealt(ids: list[str], batch: Batch, shards: int) -> list[Part]:
 
 def _direct(system: System, work: Workload, first: int, until: int, shards: int) -> _Sent:
     """Give every shard its calls, IN_FLIGHT at a time; how fast all were durable and judged."""
-    calls: list[list[list[Part]]] = [[] for _ in range(shards)]
+    calls: list[list[bytes]] = [[] for _ in range(shards)]
     readings = late = copies = 0
     for at in range(first, until, CALL):
         values = work.values(at, min(until, at + CALL))
@@ -71,7 +71,7 @@ def _direct(system: System, work: Workload, first: int, until: int, shards: int)
                 made.append(_dealt(delivery.tag_ids, delivery.batch, shards))
                 readings, late, copies = readings + len(delivery.batch), late + delivery.late, copies + delivery.copies
             for shard in range(shards):
-                calls[shard].append([parts[shard] for parts in made])
+                calls[shard].append(pack([parts[shard] for parts in made]))
     waits: list[float] = []
     waiting: dict[Any, tuple[int, float]] = {}
     accepted = duplicate = 0
