@@ -10,6 +10,7 @@ end asks the kernel who the other is, and talks only to processes of its own use
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import pickle
@@ -19,6 +20,7 @@ import socket
 import struct
 import sys
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, BinaryIO
@@ -31,6 +33,7 @@ ANSWER = struct.Struct("<IQ")
 """Before the pickle of an answer, which may be an exception: how many bytes it has, the request's number."""
 PEER = struct.Struct("3i")
 """What the kernel says of the process at the other end: its pid, its user, its group."""
+ACCEPT_AGAIN_S = 0.1
 AVAILABLE = sys.platform == "linux"
 
 Take = Callable[[bytes, int, Callable[[Any], None]], None]
@@ -48,6 +51,7 @@ class Line:
 
     def __init__(self, take: Take) -> None:
         self._take = take
+        self._closed = False
         self.address = f"\0waybill-line-{os.getpid()}-{secrets.token_hex(8)}"
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(self.address)
@@ -56,32 +60,43 @@ class Line:
 
     def close(self) -> None:
         """Accept no more."""
+        self._closed = True
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
     def _accept(self) -> None:
-        while True:
+        while not self._closed:
             try:
                 client, _ = self._listener.accept()
-            except OSError:
-                return  # closed
-            if same_user(client):
-                threading.Thread(target=self._serve, args=(client,), name="line", daemon=True).start()
-            else:
+            except OSError as error:  # out of descriptors, perhaps: whoever waits is accepted when there are some again
+                if not self._closed:
+                    log.warning("cannot accept: %s", error)
+                    time.sleep(ACCEPT_AGAIN_S)
+                continue
+            try:
+                if same_user(client):
+                    threading.Thread(target=self._serve, args=(client,), name="line", daemon=True).start()
+                    continue
                 log.warning("refused a process of another user")
-                client.close()
+            except (OSError, RuntimeError) as error:
+                log.warning("cannot serve a client: %s", error)
+            client.close()
 
     def _serve(self, client: socket.socket) -> None:
         answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        threading.Thread(target=_answer, args=(client, answers), name="line-answers", daemon=True).start()
         try:
+            threading.Thread(target=_answer, args=(client, answers), name="line-answers", daemon=True).start()
             with client.makefile("rb") as requests:
                 while True:
                     size, number, received_us = REQUEST.unpack(_exactly(requests, REQUEST.size))
                     self._take(_exactly(requests, size), received_us, partial(_put, answers, number))
         except (OSError, EOFError):
             pass
-        answers.put(None)
+        except Exception:
+            log.exception("a line ends; its client will come again")
+        finally:
+            answers.put(None)
+            _hang_up(client)
 
 
 def _exactly(requests: BinaryIO, size: int) -> bytes:
@@ -104,7 +119,17 @@ def _answer(client: socket.socket, answers: queue.SimpleQueue[Any]) -> None:
                 try:
                     data = pickle.dumps(answer, pickle.HIGHEST_PROTOCOL)
                 except Exception:
-                    data = pickle.dumps(RuntimeError(f"{answer!r} cannot be sent"), pickle.HIGHEST_PROTOCOL)
+                    data = pickle.dumps(RuntimeError(f"{type(answer).__name__} cannot be sent"), pickle.HIGHEST_PROTOCOL)
                 client.sendall(ANSWER.pack(len(data), number) + data)
     except OSError:
         pass
+    except Exception:
+        log.exception("a line ends; its client will come again")
+    finally:
+        _hang_up(client)
+
+
+def _hang_up(client: socket.socket) -> None:
+    """Wake both ends, whoever still holds the socket: what has no answer yet is asked for again."""
+    with contextlib.suppress(OSError):
+        client.shutdown(socket.SHUT_RDWR)

@@ -50,6 +50,10 @@ log = logging.getLogger("waybill.shard")
 COMMIT_TIMEOUT_S = 60.0
 TAKE_OVER_AGAIN_S = 0.5
 """Pause of a starting shard that finds no database."""
+PENDING_MOST = 256
+"""Commits of one shard that wait: doors give up waiting and ask again, the database may take longer."""
+SNAPSHOT_AGAIN_S = 5.0
+"""Pause after a snapshot that could not be stored."""
 SORT_S = 2.0
 """Pause of the sorting of history when there is nothing to sort."""
 BUSY_SHARE, BURST_S = 4, 300.0
@@ -106,6 +110,7 @@ class Shard:
         self._mail = threading.Event()
         self._since_snapshot = 0
         self._snapshotting = False
+        self._snapshot_again = 0.0  # monotonic: not before
         self._judged_s = 0.0  # so long the state was held for live readings
         self.last_event = 0
         context = ray.get_runtime_context()
@@ -145,6 +150,8 @@ class Shard:
         with self._state:
             started = time.monotonic()
             self._ready()
+            if len(self._pending) >= PENDING_MOST and sum(not one.done() for one in self._pending) >= PENDING_MOST:
+                raise Unavailable("too many commits wait for the database", retry_after_s=1.0)
             statuses, moved = self._guarded(lambda: self.tags.ingest(parts, received_us))
             future = self._commit_moved(moved, received_us)
             self._judged_s += time.monotonic() - started
@@ -396,7 +403,7 @@ class Shard:
     def _recover(self, head: int) -> None:
         """Fold the newest snapshot and the journal after it, up to entry `head`."""
         started = time.monotonic()
-        found = snapshot.load(self.store.engine, self.number)
+        found = snapshot.load(self.store.engine, self.number, head)
         self.sequence = 0
         self.tags = self._no_tags()
         if found is not None:
@@ -423,18 +430,30 @@ class Shard:
             few = self.sequence - self._snapshot_at < self.config.snapshot_entries
             if (self._since_snapshot < self.config.snapshot_readings and few) or self._snapshotting or self._failed is not None:
                 return
+            if time.monotonic() < self._snapshot_again:
+                return
+            sequence, state, pending = self.sequence, self.tags.dump(), list(self._pending)
             self._snapshotting = True
+            before = self._since_snapshot, self._snapshot_at
             self._since_snapshot = 0
             self._snapshot_at = self.sequence
-            sequence, state = self.sequence, self.tags.dump()
-        threading.Thread(target=self._save, args=(sequence, state), name="snapshot", daemon=True).start()
+        threading.Thread(target=self._save, args=(sequence, state, pending, before), name="snapshot", daemon=True).start()
 
-    def _save(self, sequence: int, state: bytes) -> None:
+    def _save(self, sequence: int, state: bytes, pending: list[Future[CommitResult]], before: tuple[int, int]) -> None:
+        """Store the state after an entry, once that entry and all `pending` with it are durable: where one is refused, this is no state
+        of the shard. `before`: what was due, and is again where nothing comes of it.
+        """
         try:
+            for future in pending:
+                self._wait(future)
             for commit in snapshot.save(self.number, self.epoch, sequence, state, now_us()):
                 self._commit_rows(commit)
-        except DomainError as error:
+        except (DomainError, TimeoutError) as error:
             log.warning("shard %d: no snapshot this time: %s", self.number, error)
+            with self._state:
+                self._since_snapshot += before[0]
+                self._snapshot_at = min(self._snapshot_at, before[1])
+                self._snapshot_again = time.monotonic() + SNAPSHOT_AGAIN_S
         finally:
             self._snapshotting = False
 

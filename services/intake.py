@@ -23,10 +23,11 @@ GROUP_BYTES = 256 << 10
 @dataclass(eq=False, slots=True)
 class Given:
     """A message that was given in. `outcome`: None where it has no good reading; raises DomainError, and Garbage where the bytes are no
-    message. `decoded` is there before it.
+    message. `decoded` is there before it; then `raw`, of `size` bytes, is let go.
     """
 
     raw: bytes
+    size: int
     received_us: int
     remaining_s: float | None
     source: str
@@ -44,7 +45,7 @@ class Intake:
     def put(self, raw: bytes, remaining_s: float | None, source: str) -> Given:
         """Have the readings of a message committed and judged; see Gatherer.take."""
         loop = asyncio.get_running_loop()
-        given = Given(raw, now_us(), remaining_s, source, loop.create_future())
+        given = Given(raw, len(raw), now_us(), remaining_s, source, loop.create_future())
         if not self._waiting:
             loop.call_soon(self._decode)
         self._waiting.append(given)
@@ -54,17 +55,17 @@ class Intake:
         """Decode the next group and give it to the gatherer, which bounds what is in flight; then the next, in another turn."""
         group: list[Given] = []
         size = 0
-        while self._waiting and (not group or size + len(self._waiting[0].raw) <= GROUP_BYTES):
+        while self._waiting and (not group or size + self._waiting[0].size <= GROUP_BYTES):
             one = self._waiting.popleft()
             if one.outcome.done():  # its caller has gone
                 continue
             try:
-                self._gatherer.admission.check(len(one.raw))  # before it costs anything
+                self._gatherer.admission.check(one.size)  # before it costs anything
             except DomainError as error:
                 one.outcome.set_exception(error)
                 continue
             group.append(one)
-            size += len(one.raw)
+            size += one.size
         if self._waiting:
             asyncio.get_running_loop().call_soon(self._decode)
         try:
@@ -80,7 +81,7 @@ class Intake:
         if isinstance(found, Exception):
             one.outcome.set_exception(found)
             return
-        one.decoded = found
+        one.decoded, one.raw = found, b""
         if not len(found.batch):
             one.outcome.set_result(None)
             return

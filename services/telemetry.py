@@ -93,7 +93,7 @@ class Telemetry(telemetry_pb2_grpc.TelemetryServiceServicer):
         try:
             while isinstance(given := await answers.get(), Given):
                 yield await _answered(given)
-                room.give_back(len(given.raw))
+                room.give_back(given.size)
             if given is not None:
                 raise given
         finally:

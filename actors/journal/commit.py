@@ -249,8 +249,15 @@ def _mail(connection: Connection, commit: PreparedCommit) -> None:
 
 
 def _snapshot(connection: Connection, commit: PreparedCommit) -> None:
-    """Write parts; when a snapshot is whole, move the shard's watermark, drop all but the newest two, and forget old commit keys."""
+    """Write parts; when a snapshot is whole, move the shard's watermark, drop all but the newest two, and forget old commit keys.
+
+    Raises Unavailable where the snapshot stands after an entry that the journal does not have: that one was refused.
+    """
     shard = commit.shard
+    head = connection.execute(select(OWNER.c.journal_head).where(OWNER.c.shard == shard)).scalar_one()
+    if commit.snapshot[-1].sequence > head:
+        ahead = f"the journal of shard {shard} ends at {head}: what this snapshot holds was refused"
+        raise Unavailable(ahead, field="sequence", value=commit.snapshot[-1].sequence)
     made = [
         {"shard": shard, "sequence": part.sequence, "part": part.part, "parts": part.parts, "made_us": part.made_us,
          "checksum": part.checksum, "blob": part.blob}

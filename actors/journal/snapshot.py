@@ -35,13 +35,15 @@ def save(shard: int, epoch: int, sequence: int, state: bytes, now_us: int, *, pa
         yield PreparedCommit(shard=shard, epoch=epoch, now_us=now_us, commit_key=key, snapshot=[part])
 
 
-def load(engine: Engine, shard: int) -> tuple[int, bytes] | None:
-    """The newest whole, undamaged snapshot of a shard as (sequence, state); None where there is none.
+def load(engine: Engine, shard: int, head: int | None = None) -> tuple[int, bytes] | None:
+    """The newest whole, undamaged snapshot of a shard as (sequence, state), at most at journal entry `head`; None where there is none.
 
     A damaged one is reported and the one before it is taken: the journal after it is longer, the state is the same.
     """
     with engine.connect() as connection:
         mine = SNAPSHOT.c.shard == shard
+        if head is not None:
+            mine &= SNAPSHOT.c.sequence <= head
         newest_first = select(SNAPSHOT.c.sequence).where(mine).distinct().order_by(SNAPSHOT.c.sequence.desc())
         for sequence in connection.execute(newest_first).scalars().all():
             query = select(SNAPSHOT.c.part, SNAPSHOT.c.parts, SNAPSHOT.c.checksum, SNAPSHOT.c.blob)

@@ -12,13 +12,18 @@ from sqlmodel import Session
 from actors.journal import snapshot
 from actors.journal.store import Store
 from actors.journal.tables import ShardOwner, Snapshot
-from actors.rules.errors import Superseded
+from actors.rules.errors import Superseded, Unavailable
 from tests.journal.conftest import NOW_US, take
 
 STATE = bytes(range(256)) * 40
 
 
+def ends_at(connection: Connection, head: int) -> None:
+    connection.execute(text("UPDATE shard_owner SET journal_head = :h"), {"h": head})
+
+
 def save(store: Store, owner: ShardOwner, sequence: int, state: bytes, *, parts: int | None = None) -> None:
+    store.write(ends_at, sequence).result(20)
     for number, commit in enumerate(snapshot.save(owner.shard, owner.epoch, sequence, state, NOW_US, part_bytes=3_000)):
         if parts is None or number < parts:
             store.commit(commit).result(20)
@@ -76,3 +81,18 @@ def test_a_superseded_owner_cannot_finish_its_snapshot(store: Store, owner: Shar
     take(store, 0)
     with pytest.raises(Superseded):
         save(store, owner, 7, STATE)
+
+
+def test_a_snapshot_of_a_state_that_the_journal_refused_is_refused_too(store: Store, owner: ShardOwner) -> None:
+    save(store, owner, 7, STATE)
+    [ahead, *_] = snapshot.save(owner.shard, owner.epoch, 8, b"holds what entry 8 did, which a full disk refused", NOW_US)
+    with pytest.raises(Unavailable, match="ends at 7"):
+        store.commit(ahead).result(20)
+    assert sequences(store) == {7}
+
+
+def test_a_snapshot_that_stands_after_the_end_of_the_journal_is_not_loaded(store: Store, owner: ShardOwner) -> None:
+    save(store, owner, 7, STATE)
+    save(store, owner, 9, STATE + b"more")
+    assert snapshot.load(store.engine, 0, 8) == (7, STATE)
+    assert snapshot.load(store.engine, 0, 9) == (9, STATE + b"more")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -108,6 +109,19 @@ def test_a_shard_of_another_machine_or_without_a_line_is_called_by_ray(facts: di
     assert directory.calls == ["info", "ingest", "ingest", "info", "ingest"]
 
 
+def test_a_shard_called_by_ray_is_found_on_its_line_when_it_has_come_here(shard: Shard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines, "FAR_S", 0.1)
+    directory = Directory(None, "node-2")
+
+    async def work(doors: Lines) -> None:
+        assert await doors.call(0, "ingest", b"readings", 5) == "by Ray"
+        directory.facts = {"node": HERE, "line": shard.line.address}
+        await asyncio.sleep(0.11)
+        assert await doors.call(0, "ingest", b"readings", 5) == (b"readings", 5)
+
+    run(work, directory)
+
+
 def test_answers_come_in_any_order_each_to_its_own_request_however_long_they_are(shard: Shard) -> None:
     shard.at_once = False
     given = [os.urandom(size) for size in (1, 300_000, 10, 5_000_000, 0)]
@@ -139,6 +153,78 @@ def test_what_the_shard_raises_is_raised_at_the_door(shard: Shard) -> None:
             await odd
 
     run(work, Directory(shard.line.address))
+
+
+class Unreadable(Exception):
+    """As some exceptions with two arguments: it can be pickled and not be read."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(first + second)
+
+
+def test_an_answer_that_cannot_be_read_is_told_and_the_line_goes_on(shard: Shard) -> None:
+    shard.at_once = False
+
+    async def work(doors: Lines) -> None:
+        bad, good = (asyncio.ensure_future(doors.call(0, "ingest", b"", 0)) for _ in range(2))
+        for _ in range(2):
+            await asyncio.to_thread(shard.came.acquire)
+        shard.asked[0][2](Unreadable("a", "b"))
+        shard.asked[1][2]("fine")
+        with pytest.raises(RuntimeError, match="cannot be read"):
+            await bad
+        assert await good == "fine"
+
+    run(work, Directory(shard.line.address))
+
+
+def test_a_line_whose_thread_breaks_hangs_up_so_that_the_door_comes_again(shard: Shard, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work(doors: Lines) -> None:
+        assert await doors.call(0, "ingest", b"1", 0) == (b"1", 0)
+        with monkeypatch.context() as broken:
+            broken.setattr(shard.line, "_take", lambda *_: (_ for _ in ()).throw(MemoryError()).__next__())
+            with pytest.raises(Unavailable):
+                await doors.call(0, "ingest", b"2", 0)
+        assert await doors.call(0, "ingest", b"3", 0) == (b"3", 0)
+
+    run(work, Directory(shard.line.address))
+
+
+def test_a_shard_that_was_out_of_descriptors_accepts_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    genuine, out_of = socket.socket.accept, [True, True]
+
+    def accept(listener: socket.socket) -> Any:
+        if out_of:
+            out_of.pop()
+            raise OSError(errno.EMFILE, "too many open files")
+        return genuine(listener)
+
+    monkeypatch.setattr(socket.socket, "accept", accept)
+    one = Shard()
+
+    async def work(doors: Lines) -> None:
+        assert await doors.call(0, "ingest", b"1", 0) == (b"1", 0)
+
+    run(work, Directory(one.line.address))
+    one.line.close()
+
+
+def test_a_frozen_shard_that_ray_knows_elsewhere_keeps_nobody_waiting(shard: Shard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines, "SILENT_S", 0.1)
+    shard.at_once = False
+    directory, successor = Directory(shard.line.address), Shard()
+
+    async def work(doors: Lines) -> None:
+        waiting = asyncio.ensure_future(doors.call(0, "ingest", b"frozen", 0))
+        await asyncio.sleep(0.5)
+        assert not waiting.done(), "Ray says that it is there: it may be slow"
+        directory.facts["line"] = successor.line.address
+        with pytest.raises(Unavailable):
+            await waiting
+        assert await doors.call(0, "ingest", b"again", 0) == (b"again", 0)
+
+    run(work, directory)
+    successor.line.close()
 
 
 def test_an_answer_that_nobody_waits_for_any_more_is_let_go(shard: Shard) -> None:
@@ -185,9 +271,9 @@ def test_a_shard_that_dies_leaves_nobody_waiting_and_its_successor_is_found() ->
             first.send_signal(signal.SIGKILL)
             with pytest.raises(Unavailable):
                 await waiting
-            with pytest.raises(Unavailable):  # there is no successor yet
-                await doors.call(0, "ingest", b"answer", 0)
+            assert await doors.call(0, "ingest", b"answer", 0) == "by Ray", "which would say that there is no successor yet"
             directory.facts["line"] = successor
+            doors.forget(0)
             assert await doors.call(0, "ingest", b"answer", 0) == b"answer"
 
         run(work, directory)
@@ -240,8 +326,7 @@ def test_a_door_tells_nothing_to_a_process_of_another_user() -> None:
         listener.listen()
 
         async def work(doors: Lines) -> None:
-            with pytest.raises(Unavailable):
-                await doors.call(0, "ingest", b"secret", 0)
+            assert await doors.call(0, "ingest", b"secret", 0) == "by Ray"
 
         run(work, Directory(listener.getsockname().decode()))
         client, _ = listener.accept()
