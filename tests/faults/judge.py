@@ -126,7 +126,8 @@ def judge(folder: Path, database_url: str, takeovers: Iterable[Takeover] = ()) -
         compare_counters(verdict, world, told["target"], truth, found)
         compare_flags(verdict, world, told["target"], judged, series)
         verdict.note("answers that should not have come", (folder / "complaints").read_text().splitlines())
-        compare_events(engine, verdict, np.fromfile(folder / "watched.bin", np.int64))
+        last = folder / "last_event"  # not there where the run was cut short
+        compare_events(engine, verdict, np.fromfile(folder / "watched.bin", np.int64), int(last.read_text()) if last.exists() else 0)
     finally:
         engine.dispose()
     return verdict
@@ -457,8 +458,10 @@ def compare_flags(verdict: Verdict, world: World, target: str, judged: list[Judg
 # ---------------------------------------------------------------- events
 
 
-def compare_events(engine: Engine, verdict: Verdict, seen: I8) -> None:
-    """Numbers without a gap; every revision and every change of an alert is an event; the subscriber saw each alert event once."""
+def compare_events(engine: Engine, verdict: Verdict, seen: I8, last: int) -> None:
+    """Numbers without a gap; every revision and every change of an alert is an event; the subscriber saw each alert event once, up to
+    event `last`, which it was told to wait for.
+    """
     with engine.connect() as connection:
         numbers = np.array(connection.execute(text("SELECT number FROM event ORDER BY number")).scalars().all(), np.int64)
         alerts = np.array(
@@ -478,7 +481,7 @@ def compare_events(engine: Engine, verdict: Verdict, seen: I8) -> None:
     verdict.alerts_twice = len(seen) - len(np.unique(seen))
     if (np.diff(seen) < 0).any():
         verdict.problems.append("the subscriber saw events out of order")
-    due = alerts[alerts <= (seen[-1] if len(seen) else 0)]
+    due = alerts[alerts <= max(last, seen[-1] if len(seen) else 0)]
     missed = np.setdiff1d(due, seen)
     verdict.alerts_missed = len(missed) + len(np.setdiff1d(seen, alerts))
     verdict.note("alert events that the subscriber missed", missed.tolist())

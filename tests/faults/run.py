@@ -118,7 +118,8 @@ def run(system: System, folder: Path, plan: Plan, say: Callable[[str], None] = l
         say("draining")
         (folder / "stop").touch()
         _wait(gateway, lambda: (folder / "drained").exists(), plan.drain_s)
-        (folder / "last_event").write_text(str(system.newest_event()))
+        (folder / "last_event.part").write_text(str(system.newest_event()))
+        (folder / "last_event.part").rename(folder / "last_event")
         _wait(gateway, lambda: gateway.poll() is not None, plan.drain_s)
     except GatewayEnded as ended:
         error = str(ended)

@@ -26,3 +26,4 @@ def test_ten_times_too_much_is_refused_with_a_hint_and_costs_no_memory(tmp_path:
     assert doors, facts["rss_mb"]
     assert max(doors) < 100, "megabytes by which a door grew"
     assert facts["recovered_after_s"] <= 30.0
+    assert facts["stored"] == facts["acknowledged"]
