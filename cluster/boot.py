@@ -291,6 +291,14 @@ def ensure_shard(running: Running, number: int) -> Any:
     return handle
 
 
+def end_shard(running: Running, number: int) -> None:
+    """Have Ray end the process of a shard's actor, wherever it runs and though it be frozen, and start another."""
+    try:
+        ray.kill(ray.get_actor(shard_name(number), namespace=running.settings.ray_namespace), no_restart=False)
+    except ValueError:
+        ensure_shard(running, number)
+
+
 def _shard_config(running: Running) -> ShardConfig:
     settings = running.settings
     return ShardConfig(

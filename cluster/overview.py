@@ -6,12 +6,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import func
+from sqlalchemy import select as sa_select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session, col, select
 
 from actors.journal.database import reader
-from actors.journal.tables import Alert, EventCounter, Excursion, Outbox, ShardOwner, Shipment, Tag
+from actors.journal.tables import Alert, EventCounter, Excursion, Outbox, Quarantine, ShardOwner, Shipment, Tag
 from cluster.settings import Settings
+
+DAMAGED_MOST = 20
+
+
+@dataclass(frozen=True)
+class Damage:
+    """Something in quarantine. `from_us`, `until_us`: sensed times of its readings, None where it holds none."""
+
+    shard: int
+    name: str
+    readings: int
+    from_us: int | None
+    until_us: int | None
+    why: str
 
 
 @dataclass(frozen=True)
@@ -26,6 +41,8 @@ class Overview:
     last_event: int
     outbox: int
     bytes: int | None
+    damaged: list[Damage]
+    """What stored bytes were found damaged and are left out, the newest first, at most DAMAGED_MOST."""
 
 
 def overview(settings: Settings) -> Overview | str:
@@ -46,11 +63,19 @@ def overview(settings: Settings) -> Overview | str:
                 last_event=counter.number if counter else 0,
                 outbox=session.exec(select(func.count()).select_from(Outbox)).one(),
                 bytes=_size(settings),
+                damaged=_damaged(session),
             )
     except SQLAlchemyError as error:
         return f"the database cannot be read: {str(error).splitlines()[0]}"
     finally:
         engine.dispose()
+
+
+def _damaged(session: Session) -> list[Damage]:
+    one = Quarantine  # all of a row but its bytes
+    columns = [one.shard, one.name, one.readings, one.from_us, one.until_us, one.why]
+    rows = session.execute(sa_select(*columns).order_by(col(one.found_us).desc()).limit(DAMAGED_MOST))  # type: ignore[call-overload]
+    return [Damage(*row) for row in rows]
 
 
 def _size(settings: Settings) -> int | None:

@@ -1,4 +1,4 @@
-"""Owners of shards that miss their heartbeat: found in the database, ended by pid and start time on this machine.
+"""Owners of shards that miss their heartbeat: found in the database, ended by pid and start time on this machine, by Ray on others.
 
 An epoch stops a late commit, not a process that is frozen with a lock or half dead. Ray starts the successor when the process is gone.
 """
@@ -37,9 +37,14 @@ class Overdue:
     acquired_us: int
     late_s: float
 
+    @property
+    def elsewhere(self) -> bool:
+        """Whether it runs on another machine, or another node of Ray."""
+        return self.node not in _names_of_this_node()
+
     def end(self) -> bool:
         """Kill the owner's process where it runs on this machine. False where there is no such process here."""
-        if self.pid <= 0 or self.node not in _names_of_this_node():
+        if self.pid <= 0 or self.elsewhere:
             return False
         try:
             process = psutil.Process(self.pid)

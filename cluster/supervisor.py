@@ -44,6 +44,7 @@ class Supervisor:
         self._due: dict[str, float] = {}
         self._down = False  # all of it was ended and has not been started again
         self._owners = owners.Owners(running.settings)
+        self._asked: dict[int, int] = {}  # by shard, which owner Ray was asked to end
         self._committer_ended = False  # because no heartbeat got through, and none has since
 
     def run(self) -> None:
@@ -79,7 +80,11 @@ class Supervisor:
         self._committer_ended = self._committer_ended and bool(overdue or self._owners.waiting())
         for owner in overdue:
             self._say(f"shard {owner.shard}: no heartbeat for {owner.late_s:.0f} s")
-            if not owner.end():
+            if owner.elsewhere and self._asked.get(owner.shard) != owner.acquired_us:
+                self._asked[owner.shard] = owner.acquired_us  # once: it may be its successor, which has not taken the shard yet
+                self._say(f"shard {owner.shard}: Ray is asked to end its owner on node {owner.node[:12]}")
+                boot.end_shard(self.running, owner.shard)
+            elif not owner.end():
                 self._mend(f"shard {owner.shard}", partial(boot.ensure_shard, self.running, owner.shard))
         self._keep_spares()
 

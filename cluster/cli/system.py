@@ -12,7 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from rich.markup import escape
 from rich.table import Table
 
-from cluster.cli.common import Failed, lasting, out, with_client
+from cluster.cli.common import Failed, lasting, out, when_us, with_client
 from cluster.client import Client
 from cluster.overview import Overview, overview
 from cluster.settings import load
@@ -123,3 +123,7 @@ def _database(view: Overview) -> None:
             beat if age_us < STALE_S * 1e6 else f"[red]{beat}[/]",
         )
     out.print(table)
+    for one in view.damaged:
+        sensed = "" if one.from_us is None or one.until_us is None else f", sensed from {when_us(one.from_us)} to {when_us(one.until_us)}"
+        told = f"{one.name}: {one.readings:,} readings{sensed}, are in quarantine and left out: {one.why}"
+        out.print(f"[red]damaged in shard {one.shard}:[/] {escape(told)}")

@@ -9,8 +9,11 @@ from __future__ import annotations
 import json
 import os
 import platform
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
@@ -29,6 +32,8 @@ from cluster.replay.result import Result
 TASKS = "tasks"
 ASKED = "asked.json"
 """What a replay that has not ended yet was asked."""
+NICE = 10
+"""Priority of what judges history, beside live readings and alerts, which have 0."""
 TASK_RETRIES = 20
 """A part is judged again so often where its worker or node died; a part that kills its worker every time ends the replay."""
 POLL_S = 0.5
@@ -114,7 +119,16 @@ def _judge(part: Part, request: Request, only: frozenset[str] | None) -> tuple[l
 @ray.remote(max_retries=TASK_RETRIES, retry_exceptions=False)
 def _task(row: Mapping[str, Any], request: Request, location: str) -> dict[str, int]:
     pa.set_cpu_count(1)
-    return judge_part(row, request, Place.of(location))
+    # On a thread of its own: Ray may make a shard of this process afterwards, and nobody but root takes lower priority back.
+    with ThreadPoolExecutor(1, initializer=give_way) as behind:
+        return behind.submit(judge_part, row, request, Place.of(location)).result()
+
+
+def give_way() -> None:
+    """This thread computes when live readings do not: what replays history has time."""
+    if sys.platform == "linux":  # elsewhere a thread has no priority of its own
+        mine = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, mine, max(NICE, os.getpriority(os.PRIO_PROCESS, mine)))
 
 
 def chosen(parts: Sequence[Mapping[str, Any]], request: Request) -> list[Mapping[str, Any]]:

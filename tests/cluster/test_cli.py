@@ -12,11 +12,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from sqlmodel import Session
 
+from actors.journal.database import writer
+from actors.journal.migrate import migrate
+from actors.journal.tables import Quarantine
 from cluster.cli import app
 from cluster.cli.common import lasting, word
 from cluster.cli.draw import line_plot
 from cluster.client import Client
+from cluster.settings import load
 from cluster.simulate import Fleet
 from tests.data.support import waybill_command
 from waybill.v1 import alert_pb2, common_pb2, shipment_pb2
@@ -185,6 +190,27 @@ def test_status_says_that_it_serves(server: tuple[str, str], capsys: Captured, m
     monkeypatch.setenv("WAYBILL_DATA_DIR", str(tmp_path))
     assert waybill_command("status", *server) == 0
     assert "SERVING" in capsys.readouterr().out
+
+
+def test_status_tells_by_name_and_time_what_was_found_damaged(
+    server: tuple[str, str], capsys: Captured, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("WAYBILL_DATA_DIR", str(tmp_path))
+    url = load({}, data_dir=tmp_path).url_text
+    migrate(url)
+    damaged = Quarantine(
+        shard=1, kind="entry", number=7, name="entry 7 of shard 1", from_us=1_750_000_000_000_000, until_us=1_750_003_600_000_000,
+        readings=4_321, why="its checksum is another one",
+    )  # fmt: skip
+    engine = writer(url)
+    with Session(engine) as session:
+        session.add(damaged)
+        session.commit()
+    engine.dispose()
+    assert waybill_command("status", *server) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "damaged in shard 1: entry 7 of shard 1: 4,321 readings, sensed from 2025-06-15 15:06 to 2025-06-15 16:06" in said
+    assert "its checksum is another one" in said
 
 
 def test_status_without_a_server_says_how_to_start_one(capsys: Captured, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
