@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -40,6 +39,7 @@ from actors.rules.errors import DomainError, InvalidArgument, StorageFull, Super
 from actors.rules.readings import U1
 from actors.sensor_tag import Moved, SensorTags
 from actors.shipment import ShipmentPopulation
+from actors.snapshots import Snapshots
 from actors.tags import queries as tag_queries
 from actors.tags import rows as tag_rows
 from actors.tags.commands import COMMANDS as TAG_COMMANDS
@@ -52,8 +52,6 @@ TAKE_OVER_AGAIN_S = 0.5
 """Pause of a starting shard that finds no database."""
 PENDING_MOST = 256
 """Commits of one shard that wait: doors give up waiting and ask again, the database may take longer."""
-SNAPSHOT_AGAIN_S = 5.0
-"""Pause after a snapshot that could not be stored."""
 SORT_S = 2.0
 """Pause of the sorting of history when there is nothing to sort."""
 BUSY_SHARE, BURST_S = 4, 300.0
@@ -84,14 +82,6 @@ class ShardConfig:
     silence_floor_s: float = 60.0
 
 
-def process_started() -> str:
-    """Start time of this process in clock ticks since boot, as its system tells it."""
-    try:
-        return Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19]
-    except (OSError, IndexError):
-        return ""
-
-
 @ray.remote(max_concurrency=32, concurrency_groups={"ask": 8, "command": 16, "look": 2})  # type: ignore[call-overload]
 class Shard:
     """See the module. All public methods can be called from any Ray driver; see `actors.directory` for handles."""
@@ -108,15 +98,13 @@ class Shard:
         self._failed: BaseException | None = None
         self._stopping = threading.Event()
         self._mail = threading.Event()
-        self._since_snapshot = 0
-        self._snapshotting = False
-        self._snapshot_again = 0.0  # monotonic: not before
+        self._snapshots = Snapshots(number, config.snapshot_readings, config.snapshot_entries, self._state, self._commit_rows)
         self._judged_s = 0.0  # so long the state was held for live readings
         self.last_event = 0
         context = ray.get_runtime_context()
         self.worker = f"{context.get_node_id()[:12]}:{os.getpid()}:{context.get_actor_id()}"
         self.store = open_store(config.database_url)
-        claimant = fence.Claimant(os.getpid(), context.get_node_id(), self.worker, process_started())
+        claimant = fence.Claimant(os.getpid(), context.get_node_id(), self.worker, fence.process_started())
         self.reads = TagReads(self.store.engine, number, self._settled, self._quarantine)
         self._take_over(claimant)
         engine = self.store.engine
@@ -141,7 +129,7 @@ class Shard:
         statuses, future = self._judge(packed, received_us)
         self._wait(future)
         self._snapshot_if_due()
-        return self._replies(statuses)
+        return [IngestReply(status, self.last_event) for status in statuses]
 
     @reachable()
     def _judge(self, packed: bytes, received_us: int) -> tuple[list[U1], Future[CommitResult] | None]:
@@ -157,9 +145,6 @@ class Shard:
             self._judged_s += time.monotonic() - started
         return statuses, future
 
-    def _replies(self, statuses: list[U1]) -> list[IngestReply]:
-        return [IngestReply(status, self.last_event) for status in statuses]
-
     def _ingest_from_line(self, packed: bytes, received_us: int, answer: Callable[[Any], None]) -> None:
         """As `ingest`, but nobody waits: whoever learns that it is durable answers."""
         try:
@@ -168,18 +153,15 @@ class Shard:
             answer(error)
             return
 
-        def committed(done: Future[CommitResult]) -> None:
+        def durable(done: Future[CommitResult] | None) -> None:
             try:
                 self._wait(done)
             except Exception as error:
                 answer(error)
             else:
-                answer(self._replies(statuses))
+                answer([IngestReply(status, self.last_event) for status in statuses])
 
-        if future is None:
-            answer(self._replies(statuses))
-        else:
-            future.add_done_callback(committed)
+        future.add_done_callback(durable) if future is not None else durable(None)
         try:
             self._snapshot_if_due()
         except Exception:
@@ -242,7 +224,7 @@ class Shard:
             "sequence": self.sequence,
             "last_event": self.last_event,
             "ring_rows": min(int(self.tags.ring.head[0]), self.tags.ring.capacity),
-            "since_snapshot": self._since_snapshot,
+            "since_snapshot": self._snapshots.readings,
         }
 
     @ray.method(concurrency_group="look")  # type: ignore[untyped-decorator, unused-ignore]
@@ -280,7 +262,7 @@ class Shard:
             )  # fmt: skip
             self._guarded(lambda: tag_rows.fill(commit, self.tags, moved.changes, at_us))
             self.sequence += 1
-            self._since_snapshot += moved.rows
+            self._snapshots.readings += moved.rows
         future = self.store.commit(commit)
         future.add_done_callback(self._done)
         self._pending = [one for one in self._pending if not one.done()]
@@ -417,8 +399,8 @@ class Shard:
         if self.sequence != head:
             raise Unavailable(f"the journal of shard {self.number} ends at {self.sequence}, its head is {head}")
         # With a snapshot soon, no later recovery meets what was left out.
-        self._since_snapshot = count if not left_out else self.config.snapshot_readings
-        self._snapshot_at = found[0] if found is not None else 0
+        self._snapshots.readings = count if not left_out else self.config.snapshot_readings
+        self._snapshots.at = found[0] if found is not None else 0
         log.info("shard %d: %d readings replayed in %.2f s", self.number, count, time.monotonic() - started)
 
     def _no_tags(self) -> SensorTags:
@@ -427,35 +409,8 @@ class Shard:
 
     def _snapshot_if_due(self) -> None:
         with self._state:
-            few = self.sequence - self._snapshot_at < self.config.snapshot_entries
-            if (self._since_snapshot < self.config.snapshot_readings and few) or self._snapshotting or self._failed is not None:
-                return
-            if time.monotonic() < self._snapshot_again:
-                return
-            sequence, state, pending = self.sequence, self.tags.dump(), list(self._pending)
-            self._snapshotting = True
-            before = self._since_snapshot, self._snapshot_at
-            self._since_snapshot = 0
-            self._snapshot_at = self.sequence
-        threading.Thread(target=self._save, args=(sequence, state, pending, before), name="snapshot", daemon=True).start()
-
-    def _save(self, sequence: int, state: bytes, pending: list[Future[CommitResult]], before: tuple[int, int]) -> None:
-        """Store the state after an entry, once that entry and all `pending` with it are durable: where one is refused, this is no state
-        of the shard. `before`: what was due, and is again where nothing comes of it.
-        """
-        try:
-            for future in pending:
-                self._wait(future)
-            for commit in snapshot.save(self.number, self.epoch, sequence, state, now_us()):
-                self._commit_rows(commit)
-        except (DomainError, TimeoutError) as error:
-            log.warning("shard %d: no snapshot this time: %s", self.number, error)
-            with self._state:
-                self._since_snapshot += before[0]
-                self._snapshot_at = min(self._snapshot_at, before[1])
-                self._snapshot_again = time.monotonic() + SNAPSHOT_AGAIN_S
-        finally:
-            self._snapshotting = False
+            if self._failed is None and self._snapshots.due(self.sequence):
+                self._snapshots.take(self.epoch, self.sequence, self.tags.dump(), list(self._pending))
 
     def _quarantine(self, damage: quarantine.DamagedJournal) -> None:
         """Record what is damaged; only then it may be left out."""

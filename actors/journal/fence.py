@@ -6,6 +6,7 @@ The functions run inside a writing transaction: give them to `Store.write`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from sqlalchemy import Connection, Engine, select, update
 from sqlmodel import Session
@@ -25,6 +26,14 @@ class Claimant:
     node: str = ""
     worker: str = ""
     pid_started: str = ""
+
+
+def process_started() -> str:
+    """Start time of this process in clock ticks since boot, as its system tells it; empty where it does not."""
+    try:
+        return Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19]
+    except (OSError, IndexError):
+        return ""
 
 
 def acquire(connection: Connection, shard: int, claimant: Claimant, now_us: int, expected_epoch: int | None = None) -> ShardOwner:
