@@ -392,9 +392,10 @@ class Chaos:
             if not self.wait_until(lambda: victim.waiting() > 0, FIND_S):
                 return None
             with contextlib.suppress(ProcessLookupError):
-                begun = time.monotonic_ns()
+                cycle.waiting, begun = victim.waiting(), time.monotonic_ns()
                 os.kill(victim.pid, signal.SIGKILL)
-        cycle.waiting = victim.waiting()
+        else:
+            cycle.waiting = victim.waiting()
         self.watch(cycle, begun, victim.shards, victim.renewed, before)
         return cycle
 

@@ -352,8 +352,10 @@ def compare_excursions(
     wrong = [number for number, revision in revisions.items() if kept[number] != revision]
     verdict.note("excursions whose revisions are not all there", wrong)
     differing = [key for key in sums if sums[key] != exposures.get(key)]
-    verdict.differing_sums = len(differing)
+    made_up = [key for key, sum_ in exposures.items() if key not in sums and any(sum_)]
+    verdict.differing_sums = len(differing) + len(made_up)
     verdict.note("sums, expected, stated", ((key, sums[key], exposures.get(key)) for key in differing))
+    verdict.note("sums of what was never there", ((key, exposures[key]) for key in made_up))
     should = Counter((carrier, limit) for _, carrier, limit, _ in stated)
     verdict.note("alert, expected excursions, stated", (
         (key, should[key], standing.get(key)) for key in should.keys() | standing.keys() if standing.get(key) != (should[key], 0)
