@@ -17,6 +17,7 @@ import base64
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from actors.journal.prepared import AlertAction, Condition
@@ -118,11 +119,30 @@ class Facts:
 
 
 def facts_of(excursions: Iterable[Stated]) -> Facts:
-    """What excursions add up to; retracted ones do not count."""
-    facts = Facts()
-    for one in sorted(excursions):
-        facts = facts.plus(one)
-    return facts
+    """What excursions add up to; retracted ones do not count.
+
+    As adding one after the other (`plus`), at a tenth of the price: a zone's alert has thousands, and each late revision asks for it.
+    """
+    standing = [one for one in excursions if one.state != "RETRACTED"]
+    if len({one.direction for one in standing}) != 1:  # none, or a limit that was turned round
+        facts = Facts()
+        for one in sorted(standing):
+            facts = facts.plus(one)
+        return facts
+    direction = standing[0].direction
+    ends = [one.ended_us for one in standing if one.ended_us is not None]
+    extremes = [(-direction * one.extreme, one.extreme_us or 0, one.extreme, one.extreme_us) for one in standing if one.extreme is not None]
+    extreme, extreme_us = min(extremes, key=itemgetter(0, 1))[2:] if extremes else (None, None)
+    return Facts(
+        len(standing),
+        sum(one.state == "CONFIRMED" for one in standing),
+        min(one.started_us for one in standing),
+        max(ends) if ends else None,
+        extreme,
+        extreme_us,
+        max({"INFO", *(one.severity for one in standing)}, key=SEVERITIES.index),
+        tuple(sorted({one.tag_id for one in standing})[:TAGS_LISTED]),
+    )
 
 
 def facts_on(alert: Alert) -> Facts:

@@ -396,6 +396,31 @@ def test_sums_carried_on_equal_sums_folded_anew(changes: list[tuple[Stated | Non
         assert carried == facts_of(now.values())
 
 
+@st.composite
+def stated(draw: st.DrawFn) -> list[Stated]:
+    """Any excursions of one alert, some retracted, perhaps of a limit that was turned round."""
+    directions = draw(st.sampled_from([(1,), (-1,), (1, -1)]))
+    found = []
+    for number in range(draw(st.integers(0, 12))):
+        extreme = draw(st.sampled_from([None, -3.5, 0.0, 1.0, 7.5]))
+        found.append(
+            Stated(
+                number, draw(st.sampled_from(["CONFIRMED", "ENDED", "RETRACTED"])), f"T{draw(st.integers(0, 3))}",
+                draw(st.sampled_from(directions)), draw(st.sampled_from(["INFO", "WARNING", "CRITICAL"])), draw(st.integers(0, 99)),
+                draw(st.none() | st.integers(0, 99)), extreme, None if extreme is None else draw(st.integers(0, 3)),
+            )
+        )  # fmt: skip
+    return draw(st.permutations(found))
+
+
+@given(stated())
+def test_sums_folded_at_once_equal_adding_one_excursion_after_the_other(excursions: list[Stated]) -> None:
+    added = Facts()
+    for one in sorted(excursions):
+        added = added.plus(one)
+    assert facts_of(excursions) == added
+
+
 def test_a_process_that_has_made_no_record_yet_raises_an_alert() -> None:
     """A committer that was started again may be given a silence before anything else."""
     program = """
