@@ -12,6 +12,8 @@ BUF := .node/node_modules/@bufbuild/buf/bin/buf
 DURATION ?= 600
 READINGS ?= 0
 SEED ?= 1
+KILLS ?= 0
+LONG = --seed $(SEED) --duration $(DURATION) --cycles $(KILLS) --readings $(READINGS)
 
 export RAY_USAGE_STATS_ENABLED := 0
 unexport PYTHONDONTWRITEBYTECODE  # many processes are started: they find their modules compiled
@@ -45,16 +47,19 @@ test: $(READY)
 test-faults: $(READY)
 	@$(BIN)/python -m pytest -m "faults and not long" tests/faults
 
+# All of it, whatever fails on the way; then it says so.
 test-long: $(READY)
-	@$(BIN)/python -m pytest -m long --timeout=600
-	@$(BIN)/python -m tests.faults --database sqlite --seed $(SEED) --duration $(DURATION) --readings $(READINGS) --out build/faults-sqlite.json
-	@$(BIN)/python -m tests.faults --database postgresql --seed $(SEED) --duration $(DURATION) --readings $(READINGS) \
-		--out build/faults-postgresql.json
-	@$(BIN)/python -m tests.faults --database sqlite --kinds enospc --disk 512 --seed $(SEED) --duration 60 --out build/faults-full-sqlite.json
-	@$(BIN)/python -m tests.faults --database postgresql --kinds enospc --disk 1500 --seed $(SEED) --duration 60 \
-		--out build/faults-full-postgresql.json
-	@$(BIN)/python -m tests.faults.recovery --out build/recovery.json
-	@$(BIN)/python -m tests.faults.overload --out build/overload.json
+	@failed=0; run() { echo "$$@"; "$$@" || failed=1; }; \
+	run $(BIN)/python -m pytest -m long --timeout=600; \
+	run $(BIN)/python -m tests.faults --database sqlite $(LONG) --out build/faults-sqlite.json; \
+	run $(BIN)/python -m tests.faults --database postgresql $(LONG) --out build/faults-postgresql.json; \
+	run $(BIN)/python -m tests.faults --database sqlite --kinds enospc --disk 512 --seed $(SEED) --duration 60 --out build/faults-full-sqlite.json; \
+	run $(BIN)/python -m tests.faults --database postgresql --kinds enospc --disk 1500 --seed $(SEED) --duration 60 \
+		--out build/faults-full-postgresql.json; \
+	run $(BIN)/python -m tests.faults.recovery --out build/recovery.json; \
+	run $(BIN)/python -m tests.faults.overload --out build/overload.json; \
+	run $(BIN)/python -m bench.backlog --out build/backlog.json; \
+	exit $$failed
 
 bench: $(READY)
 	@$(BIN)/python -m bench

@@ -23,6 +23,10 @@ RARE = {"sqlite": "eio,gcs", "postgresql": "eio,raylet,gcs,cut"}
 """These take longer or need more of the machine; one of them in turn after each round of the usual ones."""
 
 
+NEEDS = {"eio": "strace", "cut": "ip"}
+"""Tools that a kind cannot do without: said at once, not after an hour."""
+
+
 def kinds_of(database: str) -> list[str]:
     """A round of the usual kinds for each rare one."""
     usual = USUAL[database].split(",")
@@ -50,6 +54,9 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="folder to keep everything in")
     options = parser.parse_args()
     kinds = [kind for kind in options.kinds.split(",") if kind not in ("", "none")] if options.kinds else kinds_of(options.database)
+    for kind, tool in NEEDS.items():
+        if kind in kinds and shutil.which(tool) is None:
+            parser.error(f"the kind {kind} needs {tool}, which is not installed: install it, or name the kinds without {kind} with --kinds")
     with contextlib.ExitStack() as stack:
         folder = options.keep or Path(tempfile.mkdtemp(prefix="waybill-faults-"))
         folder.mkdir(parents=True, exist_ok=True)
