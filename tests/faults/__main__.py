@@ -44,6 +44,7 @@ def main() -> int:
     parser.add_argument("--cycles", type=int, default=0, help="go on until so many kills counted; with it the duration is the least")
     parser.add_argument("--rate", type=float, default=20_000.0, help="readings a second")
     parser.add_argument("--tags", type=int, default=320)
+    parser.add_argument("--shipments", type=int, default=0, help="that the tags ride on; usually one for ten tags, 24 at least")
     parser.add_argument("--batch", type=int, default=640, help="readings a message, at most")
     parser.add_argument("--shards", type=int, default=2)
     parser.add_argument("--doors", type=int, default=2)
@@ -90,7 +91,8 @@ def main() -> int:
             settings["ray_address"] = nodes.address
         system = stack.enter_context(launched(folder / "system", settings, server, nodes, disk))
         system.traps.plant = options.plant
-        world = {"tags": options.tags, "ride_minutes": 1_500, "batch_rows": options.batch}
+        shipments = options.shipments or max(24, options.tags // 10)
+        world = {"tags": options.tags, "shipments": shipments, "ride_minutes": 1_500, "batch_rows": options.batch}
         plan = Plan(
             kinds,
             options.duration,
