@@ -29,6 +29,7 @@ from actors.journal.committer import READY
 from actors.shard import Shard, ShardConfig
 from cluster import compiled, database, ray_node
 from cluster.outside import outside_config, talks_outside
+from cluster.placement import placement
 from cluster.processes import Recorded, StartError, read_record, spawn, tell, write_record
 from cluster.settings import LOOPBACK, Settings, SettingsError
 from services.replay import NAME as REPLAYS
@@ -284,7 +285,7 @@ def ensure_shard(running: Running, number: int) -> Any:
         "max_task_retries": 0,  # Ray's retries lose the order of calls; the doors retry, and the journal recognises what is there
     }
     if settings.ray_address:
-        options |= {"lifetime": "detached", "get_if_exists": True, "scheduling_strategy": "SPREAD"}
+        options |= {"lifetime": "detached", "get_if_exists": True, **placement(number, ray.nodes())}  # type: ignore[no-untyped-call]
     made: Any = Shard  # what ray.remote makes of a class is not what the type checker sees
     handle = made.options(**options).remote(number, _shard_config(running))
     running.shards[number] = handle

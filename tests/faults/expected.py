@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from tests.faults.limits import FENCE, LIMITS, MKT_LIMITS, MKT_WINDOW_US, QUALITY
 from tests.faults.parallel import on_all_cores
-from tests.faults.world import FAR_DEG, FENCE_CENTER, MINUTE_US, START_US, Ride, World
+from tests.faults.world import FAR_DEG, FENCE_CENTER, MINUTE_US, ROUND, START_US, Ride, World
 from tests.reference import exposure as plain
 from tests.reference import geo, mkt, quality
 
@@ -23,13 +23,20 @@ F8 = npt.NDArray[np.float64]
 Facts = tuple[Any, ...]
 Reading = tuple[int, float]
 
+TOLD_AHEAD = 3
+"""A ride is told at most two rounds before its first (see World.rides)."""
+
 
 @dataclass
 class Judged:
-    """Of one tag. Excursions by (tag, carrier, limit, start), sums by (tag, start of custody, limit), visits as rows, flags by reading."""
+    """Of one tag. Excursions by (tag, carrier, limit, start), sums by (tag, start of custody, limit), visits as rows, flags by reading.
+
+    `unheard`: the keys of sums of a custody without a reading, which need not be stated.
+    """
 
     excursions: dict[Facts, Facts] = field(default_factory=dict)
     sums: dict[Facts, Facts] = field(default_factory=dict)
+    unheard: set[Facts] = field(default_factory=set)
     visits: list[Facts] = field(default_factory=list)
     flags: list[int] = field(default_factory=list)
 
@@ -51,13 +58,24 @@ def judge_tag(work: tuple[World, int, int, I8, F8]) -> Judged:
         found.flags = quality.flags(QUALITY, times, values)
         values = [math.nan if flag == quality.FAIL else value for value, flag in zip(values, found.flags, strict=True)]
     fixes = world.positions(np.full(len(minutes), tag, np.int32), minutes.astype(np.int32)).T.tolist() if world.positional(tag) else []
-    for ride in world.rides(tag, rounds):
+    for ride in world.rides(tag, rounds + TOLD_AHEAD):
+        if ride.from_minute >= rounds * ROUND:
+            _unheard(world, ride, found)
+            continue
         low, high = np.searchsorted(minutes, [ride.from_minute, ride.until_minute]).tolist()
         mine = list(zip(times[low:high], values[low:high], strict=True))
         _judge_ride(world, ride, mine, before, found)
         if fixes:
             _visit(world, ride, [(at, *fix, None) for at, fix in zip(times[low:high], fixes[low:high], strict=True)], found)
     return found
+
+
+def _unheard(world: World, ride: Ride, found: Judged) -> None:
+    """The sums of a ride of which nothing was sent any more."""
+    for name in MKT_LIMITS if world.has_mkt(ride.shipment) else LIMITS:
+        key = (world.tag_id(ride.tag), START_US + ride.from_minute * MINUTE_US, name)
+        found.sums[key] = (0, 0, (ride.until_minute - ride.from_minute) * MINUTE_US, 0)
+        found.unheard.add(key)
 
 
 def _judge_ride(world: World, ride: Ride, mine: list[Reading], before: Counter[tuple[int, str]], found: Judged) -> None:
@@ -73,9 +91,10 @@ def _judge_ride(world: World, ride: Ride, mine: list[Reading], before: Counter[t
         for run in judged.excursions:
             facts = (run.triggered_us, run.end_us, run.run_us, run.uncovered_us, round(run.extreme, 6), run.extreme_us, run.readings)
             found.excursions[tag_id, carrier, name, run.start_us] = (*facts, round(run.mean, 6))
-        if mine:
-            violation_us = judged.violation_us - before[ride.shipment, name]
-            found.sums[tag_id, from_us, name] = (violation_us, judged.covered_us, judged.uncovered_us, judged.readings)
+        violation_us = judged.violation_us - before[ride.shipment, name]
+        found.sums[tag_id, from_us, name] = (violation_us, judged.covered_us, judged.uncovered_us, judged.readings)
+        if not mine:
+            found.unheard.add((tag_id, from_us, name))
         before[ride.shipment, name] = judged.violation_us
 
 
