@@ -7,45 +7,29 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
+import grpc
 import psutil
 
 from cluster.processes import Recorded
 from tests.faults.counters import Counters
+from tests.faults.cycles import Cycle
 from tests.faults.disk import failing_calls
 from tests.faults.planted import COMMITTER, FULL, SHARD
 from tests.faults.system import Owner, System, alive
+from waybill.v1 import alert_pb2, alert_pb2_grpc
 
 FIND_S = 30.0
 """How long a victim is waited for: that it is there, and has something unacknowledged."""
 TRAP_S = 5.0
 RECOVER_S = 120.0
+CALL_S = 20.0
 STALE_NS = 300_000_000
 """Answers that come so soon after a kill were under way before it."""
-
-
-@dataclass
-class Cycle:
-    """One kill and what followed."""
-
-    kind: str
-    how: str
-    """`trap`: between the writes of a transaction and its COMMIT; `signal`: from outside, whenever."""
-    victim: str
-    waiting: int = 0
-    """Messages of the victim's that were unacknowledged when it died; a kill with none does not count."""
-    outage_s: float = 0.0
-    recovered: bool = False
-    found_written: int = 0
-    """Messages that were committed and not acknowledged: sent again, found to be there."""
-
-    @property
-    def counts(self) -> bool:
-        """Whether it proves anything."""
-        return self.waiting > 0
 
 
 @dataclass(frozen=True)
@@ -143,11 +127,12 @@ class Chaos:
         if not doors or not self.wait_until(lambda: self.counters.waiting > 0, FIND_S):
             return None
         cycle, before = Cycle("doors", "signal", f"{len(doors)} doors"), self.counters.found_written
-        begun = time.monotonic_ns()
-        for door in doors:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(door.pid, signal.SIGKILL)
-        cycle.waiting = self.counters.waiting
+        with self.between_write_and_commit(cycle):
+            begun = time.monotonic_ns()
+            for door in doors:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(door.pid, signal.SIGKILL)
+            cycle.waiting = self.counters.waiting
         gone = {door.pid for door in doors}
 
         def renewed() -> bool:
@@ -163,8 +148,11 @@ class Chaos:
             return None
         before = self.counters.found_written
         if nodes is not None:
-            cycle, begun = Cycle("gcs", "signal", "the cluster's head service", waiting=self.counters.waiting), time.monotonic_ns()
-            nodes.restart_gcs()
+            cycle = Cycle("gcs", "signal", "the cluster's head service")
+            with self.between_write_and_commit(cycle):
+                cycle.waiting, begun = self.counters.waiting, time.monotonic_ns()
+                nodes.kill_gcs()
+            nodes.start_gcs()
             self.watch(cycle, begun, self.everything(), lambda: True, before)
             return cycle
         head = self.wait_for(lambda: next(iter(self.system.processes("ray gcs_server")), None))
@@ -176,9 +164,10 @@ class Chaos:
         assert server is not None
         if not self.wait_until(lambda: self.counters.waiting > 0, FIND_S):
             return None
-        cycle = Cycle("database", "signal", "PostgreSQL", waiting=self.counters.waiting)
-        begun, before = time.monotonic_ns(), self.counters.found_written
-        server.kill()
+        cycle, before = Cycle("database", "signal", "PostgreSQL"), self.counters.found_written
+        with self.between_write_and_commit(cycle):
+            cycle.waiting, begun = self.counters.waiting, time.monotonic_ns()
+            server.kill()
         server.start()
         self.watch(cycle, begun, self.everything(), lambda: True, before)
         return cycle
@@ -251,6 +240,7 @@ class Chaos:
         told = self.wait_until(lambda: self.counters.full > before, FIND_S)
         taken = self.counters.acknowledged
         cycle.waiting = max(cycle.waiting, self.counters.waiting)
+        read = self.reads()
         time.sleep(0.5)
         if not told and self.wait_until(lambda: self.counters.acknowledged > taken, TRAP_S):
             self.system.traps.disarm(FULL)
@@ -258,7 +248,7 @@ class Chaos:
         begun, written = time.monotonic_ns(), self.counters.found_written
         self.system.traps.disarm(FULL)
         self.watch(cycle, begun, self.everything(), lambda: True, written)
-        cycle.recovered = cycle.recovered and told
+        cycle.recovered = cycle.recovered and told and read
         return cycle
 
     def fail_writes(self) -> Cycle | None:
@@ -266,9 +256,11 @@ class Chaos:
         found = self.wait_for(lambda: next(iter(self.system.processes("committer")), None))
         if found is None or not self.wait_until(lambda: self.counters.waiting > 0, FIND_S):
             return None
-        cycle, begun, before = Cycle("io", "signal", "committer's files"), time.monotonic_ns(), self.counters.found_written
+        cycle, before = Cycle("io", "signal", "committer's files"), self.counters.found_written
         process = psutil.Process(found.pid)
-        process.rlimit(psutil.RLIMIT_FSIZE, (4096, -1))
+        with self.between_write_and_commit(cycle):
+            begun = time.monotonic_ns()
+            process.rlimit(psutil.RLIMIT_FSIZE, (4096, -1))
         time.sleep(1.0)
         cycle.waiting = self.counters.waiting
         process.rlimit(psutil.RLIMIT_FSIZE, (-1, -1))
@@ -282,8 +274,10 @@ class Chaos:
             return None
         calls, error = self.random.choice([("fsync,fdatasync", "EIO"), ("pwrite64", "EIO"), ("pwrite64", "ENOSPC")])
         cycle, before = Cycle("eio", "signal", f"{calls} {error}"), self.counters.found_written
-        begun = time.monotonic_ns()
-        with failing_calls(pids, calls, error):
+        with contextlib.ExitStack() as failing:
+            with self.between_write_and_commit(cycle):
+                failing.enter_context(failing_calls(pids, calls, error))
+                begun = time.monotonic_ns()
             time.sleep(0.8)
             cycle.waiting = self.counters.waiting
         self.watch(cycle, begun, self.everything(), lambda: True, before)
@@ -295,15 +289,18 @@ class Chaos:
         assert disk is not None, "the kind enospc needs --disk"
         if not self.wait_until(lambda: self.counters.waiting > 0, FIND_S):
             return None
-        cycle, refused = Cycle("enospc", "signal", "small disk", waiting=self.counters.waiting), self.counters.refusals
+        cycle = Cycle("enospc", "signal", "small disk", waiting=self.counters.waiting)
+        refused, full = self.counters.refusals, self.counters.full
         disk.fill()
-        told = self.wait_until(lambda: self.counters.refusals > refused, FIND_S)
+        sqlite = self.system.server is None  # (a PostgreSQL whose disk is full ends itself: it is away, not full)
+        told = self.wait_until(lambda: self.counters.full > full if sqlite else self.counters.refusals > refused, FIND_S)
         cycle.waiting = max(cycle.waiting, self.counters.waiting)
+        read = self.reads() if sqlite else True
         time.sleep(0.5)
         begun, before = time.monotonic_ns(), self.counters.found_written
         disk.free()
         self.watch(cycle, begun, self.everything(), lambda: True, before)
-        cycle.recovered = cycle.recovered and told
+        cycle.recovered = cycle.recovered and told and read
         return cycle
 
     def cut_network(self) -> Cycle | None:
@@ -315,9 +312,11 @@ class Chaos:
         if not owners or not self.wait_until(lambda: any(self.counters.outstanding[one.shard] > 0 for one in owners), FIND_S):
             return None
         cycle, before = Cycle("cut", "signal", f"{len(owners)} shards' node"), self.counters.found_written
-        begun = time.monotonic_ns()
-        island.cut()
-        cycle.waiting = self.counters.waiting
+        busy = next((one.shard for one in owners if self.counters.outstanding[one.shard] > 0), owners[0].shard)
+        with self.between_write_and_commit(cycle, busy):
+            begun = time.monotonic_ns()
+            island.cut()
+            cycle.waiting = self.counters.waiting
 
         def renewed() -> bool:
             now = [self.system.owner(one.shard) for one in owners]
@@ -352,9 +351,10 @@ class Chaos:
             if not self.wait_until(lambda: self.counters.outstanding[owner.shard] > 0, FIND_S):  # noqa: B023
                 return None
             cycle, before = Cycle("raylet", "signal", f"node of shard {owner.shard}"), self.counters.found_written
-            begun = time.monotonic_ns()
-            os.kill(place[1], signal.SIGKILL)
-            cycle.waiting = int(self.counters.outstanding[owner.shard])
+            with self.between_write_and_commit(cycle, owner.shard):
+                begun = time.monotonic_ns()
+                os.kill(place[1], signal.SIGKILL)
+                cycle.waiting = int(self.counters.outstanding[owner.shard])
 
             def renewed(moving: list[Owner] = moving) -> bool:
                 now = [self.system.owner(one.shard) for one in moving]
@@ -375,29 +375,65 @@ class Chaos:
 
     # ------------------------------------------------------------ how
 
+    @contextmanager
+    def between_write_and_commit(self, cycle: Cycle, shard: int | None = None) -> Iterator[None]:
+        """Every other time of a kind: what is done within it is done while readings (of `shard`, where one is given) are written and their
+        transaction is held before its COMMIT. The committer holds it on SQLite, the shard on PostgreSQL."""
+        turn = self._traps[cycle.kind] = not self._traps.get(cycle.kind, False)
+        if self.system.server is None:
+            trap = COMMITTER
+        else:
+            trap = SHARD + (shard if shard is not None else int(self.counters.outstanding[: self.system.shards].argmax()))
+        if turn:
+            self.system.traps.arm_to_hold(trap)
+            self.wait_until(lambda: self.system.traps.held(trap), TRAP_S)
+        try:
+            yield
+            cycle.how = "trap" if self.system.traps.held(trap) else "signal"
+        finally:
+            self.system.traps.disarm(trap)
+
+    def reads(self) -> bool:
+        """Whether reading goes on."""
+        with grpc.insecure_channel(self.system.target, options=[("grpc.enable_http_proxy", 0)]) as channel:
+            try:
+                alert_pb2_grpc.AlertServiceStub(channel).ListAlerts(
+                    alert_pb2.ListAlertsRequest(page_size=1), timeout=CALL_S, wait_for_ready=True
+                )
+            except grpc.RpcError as error:
+                self.log(f"a read failed: {error}")
+                return False
+        return True
+
     def kill(self, victim: Victim, kind: str = "") -> Cycle | None:
         """Kill one process by its pid while it holds something, then watch until its shards answer. Every other time by its trap."""
         if not self.wait_until(lambda: victim.waiting() > 0 or not alive(victim.pid), FIND_S) or not alive(victim.pid):
             return None
         before = self.counters.found_written
         cycle = Cycle(kind or victim.kind, "signal", victim.name)
-        self._traps[victim.kind] = not self._traps.get(victim.kind, False)
-        if victim.trap is not None and self._traps[victim.kind]:
-            self.system.traps.arm(victim.trap)
-            if self.wait_until(lambda: not alive(victim.pid), TRAP_S):
-                cycle.how = "trap"
-            self.system.traps.disarm(victim.trap)
-        begun = max(int(self.counters.answered_ns[shard]) for shard in victim.shards)
+        begun = 0
+        if victim.trap is not None:
+            turn = self._traps[victim.kind] = not self._traps.get(victim.kind, False)
+            if turn and self.sprung(victim, victim.trap):
+                begun = max(int(self.counters.answered_ns[shard]) for shard in victim.shards)
+                cycle.how, cycle.waiting = "trap", victim.waiting()
         if cycle.how == "signal":
             if not self.wait_until(lambda: victim.waiting() > 0, FIND_S):
                 return None
-            with contextlib.suppress(ProcessLookupError):
+            held = contextlib.nullcontext() if victim.trap is not None else self.between_write_and_commit(cycle)
+            with contextlib.suppress(ProcessLookupError), held:
                 cycle.waiting, begun = victim.waiting(), time.monotonic_ns()
                 os.kill(victim.pid, signal.SIGKILL)
-        else:
-            cycle.waiting = victim.waiting()
         self.watch(cycle, begun, victim.shards, victim.renewed, before)
         return cycle
+
+    def sprung(self, victim: Victim, trap: int) -> bool:
+        """Whether the victim ran into its trap."""
+        self.system.traps.arm(trap)
+        try:
+            return self.wait_until(lambda: not alive(victim.pid), TRAP_S)
+        finally:
+            self.system.traps.disarm(trap)
 
     def watch(self, cycle: Cycle, begun_ns: int, shards: list[int], renewed: Callable[[], bool], found_written: int) -> None:
         """Until the victim has a successor and messages of every shard concerned are answered again: that is the outage."""
@@ -444,26 +480,3 @@ def frozen(pid: int) -> bool:
         return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
     except psutil.NoSuchProcess:
         return False
-
-
-def summary(cycles: list[Cycle]) -> dict[str, dict[str, Any]]:
-    """By kind: how many kills counted, how many of them fell between write and commit or between commit and answer, the outages."""
-    told: dict[str, dict[str, Any]] = {}
-    for kind in sorted({cycle.kind for cycle in cycles}):
-        mine = [cycle for cycle in cycles if cycle.kind == kind and cycle.counts]
-        outages = sorted(cycle.outage_s for cycle in mine) or [0.0]
-        told[kind] = {
-            "cycles": len(mine),
-            "not_counted": sum(1 for cycle in cycles if cycle.kind == kind) - len(mine),
-            "between_write_and_commit": sum(1 for cycle in mine if cycle.how == "trap"),
-            "written_and_unacknowledged": sum(1 for cycle in mine if cycle.found_written),
-            "median_outage_s": outages[len(outages) // 2],
-            "longest_outage_s": outages[-1],
-            "unrecovered": sum(1 for cycle in mine if not cycle.recovered),
-        }
-    return told
-
-
-def as_json(cycles: list[Cycle]) -> list[dict[str, Any]]:
-    """Every cycle, for whoever wants to look closer."""
-    return [asdict(cycle) for cycle in cycles]

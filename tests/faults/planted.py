@@ -37,6 +37,8 @@ FULL = 100
 PLANTED = 101
 """Not a trap: which of PLANTS is in force."""
 TRAPS = 128
+HELD = 4
+HOLD_S = 5.0
 HASTE_S = 0.5
 """So long a process with the planted acknowledgement lives on before its trap springs: what it told too soon reaches who was told."""
 UNBOUNDED_PAGES = 1_073_741_823
@@ -73,6 +75,14 @@ class Traps:
         """The process stops itself (SIGSTOP) at its next commit of readings, inside the transaction where it writes itself."""
         self._bytes[index] = 2
 
+    def arm_to_hold(self, index: int) -> None:
+        """The process waits at its next commit of readings, inside the transaction, until disarmed (or for HOLD_S)."""
+        self._bytes[index] = 3
+
+    def held(self, index: int) -> bool:
+        """Whether it waits there."""
+        return self._bytes[index] == HELD
+
     @property
     def plant(self) -> str:
         """The planted bug that is in force, in all processes."""
@@ -83,9 +93,14 @@ class Traps:
         self._bytes[PLANTED] = PLANTS.index(name)
 
     def spring(self, index: int) -> None:
-        """Die or freeze here, if armed."""
+        """Die, freeze or wait here, if armed."""
         armed, self._bytes[index] = self._bytes[index], 0
-        if armed:
+        if armed == 3:
+            self._bytes[index], until = HELD, time.monotonic() + HOLD_S
+            while self.held(index) and time.monotonic() < until:
+                time.sleep(0.001)
+            self._bytes[index] = 0
+        elif armed in (1, 2):
             os.kill(os.getpid(), signal.SIGKILL if armed == 1 else signal.SIGSTOP)
 
 

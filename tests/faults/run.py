@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.faults import chaos
 from tests.faults.chaos import Chaos
 from tests.faults.counters import Counters
+from tests.faults.cycles import Cycle, summary, too_little
 from tests.faults.judge import Verdict, judge
 from tests.faults.system import System
 from tests.faults.world import World
@@ -49,7 +49,7 @@ class Report:
     """What came of it."""
 
     verdict: Verdict
-    cycles: list[chaos.Cycle]
+    cycles: list[Cycle]
     seconds: float
     refusals: int
     gateway_error: str = ""
@@ -59,12 +59,18 @@ class Report:
         """Whether every promise was kept and everything came back."""
         return self.verdict.sound and not self.gateway_error and all(cycle.recovered for cycle in self.cycles)
 
+    @property
+    def too_little(self) -> list[str]:
+        """What a long run was to show and did not show enough of."""
+        return too_little(self.cycles, self.verdict.share_in_excursions)
+
     def facts(self) -> dict[str, Any]:
         """As JSON."""
         return {
             "sound": self.sound,
+            "too_little": self.too_little,
             "seconds": round(self.seconds, 1),
-            "cycles": chaos.summary(self.cycles),
+            "cycles": summary(self.cycles),
             "counted_cycles": sum(1 for cycle in self.cycles if cycle.counts),
             "refusals": self.refusals,
             "gateway_error": self.gateway_error,
@@ -79,7 +85,7 @@ class Report:
             *(
                 f"{kind:<12}{row['cycles']:>8}{row['between_write_and_commit']:>12}{row['written_and_unacknowledged']:>9}"
                 f"{row['median_outage_s']:>10.2f}{row['longest_outage_s']:>11.2f}"
-                for kind, row in chaos.summary(self.cycles).items()
+                for kind, row in summary(self.cycles).items()
             ),
             f"{verdict.acknowledged:,} readings acknowledged in {self.seconds:.0f} s, {verdict.share_in_excursions:.0%} in excursions;"
             f" {verdict.excursions:,} excursions, {verdict.events:,} events, {verdict.alert_events_seen:,} seen by the subscriber",
@@ -91,6 +97,7 @@ class Report:
             f" counters {verdict.differing_counters}",
             *verdict.problems,
             *([f"the gateways ended with: {self.gateway_error}"] if self.gateway_error else []),
+            *(f"too little: {line}" for line in self.too_little),
             "sound" if self.sound else "NOT SOUND",
         ]
         return "\n".join(lines)

@@ -81,11 +81,13 @@ class Nodes:
         table = self._cluster.global_state.node_table()
         return [(node["NodeID"], node["NodeManagerAddress"]) for node in table if node["Alive"]]
 
-    def restart_gcs(self) -> None:
-        """SIGKILL the head service and start it again on what it kept."""
-        head = self._cluster.head_node
-        head.kill_gcs_server(check_alive=False)
-        head.start_gcs_server()
+    def kill_gcs(self) -> None:
+        """SIGKILL the head service."""
+        self._cluster.head_node.kill_gcs_server(check_alive=False)
+
+    def start_gcs(self) -> None:
+        """Start it again on what it kept."""
+        self._cluster.head_node.start_gcs_server()
 
     @property
     def address(self) -> str:
