@@ -159,14 +159,15 @@ def judged(
     track, after = mkt.judge_mkt(times, values, track, window_rows, limits, closed=until_us is not None, judged_before=cut or 0)
     found = told(track, np.concatenate([*runs, after]), window_rows)
     there = [(t, v) for t, v in readings if until_us is None or t < until_us]
-    course = [(t, plain_mkt.trailing_mkt_c(there, t, window_us, limit.max_gap_us, 0)) for t, v in there if not math.isnan(v)]
-    end_value = None if until_us is None else plain_mkt.trailing_mkt_c(there, until_us, window_us, limit.max_gap_us, 0)
+    course = [(t, round(plain_mkt.trailing_mkt_c(there, t, window_us, limit.max_gap_us, 0), 9)) for t, v in there if not math.isnan(v)]
+    end_value = None if until_us is None else round(plain_mkt.trailing_mkt_c(there, until_us, window_us, limit.max_gap_us, 0), 9)
     expected = plain.judge(course, windows, 0, until_us, end_value=None if end_value is None or math.isnan(end_value) else end_value)
     expected.runs = expected.excursions
     assert [(run.start_us, run.triggered_us, run.end_us, run.run_us, run.readings) for run in found.runs] == [
         (run.start_us, run.triggered_us, run.end_us, run.run_us, run.readings) for run in expected.runs
     ]
     assert [run.extreme for run in found.runs] == [close_to(run.extreme) for run in expected.runs]
+    assert [run.extreme_us for run in found.runs] == [run.extreme_us for run in expected.runs]
     return found
 
 
@@ -179,6 +180,17 @@ class TestLimit:
         (run,) = judged([(k * HOUR, value) for k, value in enumerate(hourly)], self.cold(), DAY).runs
         hours_needed = next(n for n in range(24) if plain_mkt.mkt_c([(12.0, n), (5.0, 24 - n)]) > 8.0)
         assert run.start_us == run.triggered_us == (24 + hours_needed) * HOUR
+
+    @pytest.mark.parametrize("seed", [10, 25, 54])
+    def test_of_windows_that_hold_the_same_in_another_order_the_earliest_is_the_worst(self, seed: int) -> None:
+        course = np.tile(np.random.default_rng(seed).integers(0, 40, 60) / 2.0, 5).tolist()
+        times, values = series([(k * MINUTE, value) for k, value in enumerate(course)])
+        limit = plain.Limit(0.0, mode=plain.MKT, max_gap_us=HOUR)
+        windows = [plain.Window(0, exposure.FOREVER_US, limit)]
+        window_rows, limits = tables(windows, HOUR)
+        track = track_of(windows, 0, None)
+        at_us = times[60:]
+        assert len(set(mkt.evaluate(times, values, at_us, track, window_rows, limits).tolist())) == 1
 
     def test_the_mkt_at_the_end_of_custody_counts(self) -> None:
         found = judged([(0, 5.0), (HOUR, 20.0)], self.cold(), DAY, until_us=2 * HOUR)
