@@ -2,7 +2,8 @@
 
     python -m tests [ARGUMENTS OF PYTEST]
 
-One runs the rules and the journal, the other everything else, with one Ray; each starts a PostgreSQL of its own.
+One runs the rules, the journal, real recordings, archives and ERPs, the other everything else: about as long each. Each starts a Ray and a
+PostgreSQL of its own.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import sys
 import tempfile
 import time
 
-ALONE = ("tests/rules", "tests/journal", "tests/test_architecture.py")
-"""What needs neither Ray nor a running Waybill."""
+BESIDE = ("tests/rules", "tests/journal", "tests/test_architecture.py", "tests/data", "tests/archive", "tests/history_import", "tests/erp")
+"""What the second process runs."""
 COUNT = re.compile(r"(\d+) (passed|failed|errors?|skipped|deselected|xfailed)")
 PYTEST = (sys.executable, "-m", "pytest", "-m", "not long")
 
@@ -38,11 +39,11 @@ def main(arguments: list[str]) -> int:
     """Run both; the worse exit code."""
     started = time.monotonic()
     with tempfile.TemporaryFile("w+", encoding="utf-8") as kept:
-        apart = ("-o", "cache_dir=.pytest_cache/alone")
-        beside = subprocess.Popen([*PYTEST, *apart, *arguments, *ALONE], stdout=kept, stderr=subprocess.STDOUT)
+        apart = ("-o", "cache_dir=.pytest_cache/beside")
+        beside = subprocess.Popen([*PYTEST, *apart, *arguments, *BESIDE], stdout=kept, stderr=subprocess.STDOUT)
         shown = []
         try:
-            command = [*PYTEST, *arguments, *(f"--ignore={path}" for path in ALONE)]
+            command = [*PYTEST, *arguments, *(f"--ignore={path}" for path in BESIDE)]
             environment = {**os.environ, "PYTHONUNBUFFERED": "1"}  # the dots as they come
             with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, encoding="utf-8", env=environment) as first:
                 assert first.stdout is not None
@@ -57,7 +58,7 @@ def main(arguments: list[str]) -> int:
             beside.kill()
         kept.seek(0)
         told = kept.read()
-    print(f"and of {', '.join(ALONE)}:\n{told}", end="")
+    print(f"and of {', '.join(BESIDE)}:\n{told}", end="")
     closings = ["".join(shown).rstrip().rpartition("\n")[2], told.rstrip().rpartition("\n")[2]]
     print(total(closings, time.monotonic() - started))
     return max(first.returncode, beside.returncode)

@@ -38,7 +38,7 @@ from waybill.v1 import profile_pb2, shipment_pb2, tag_pb2, telemetry_pb2
 ROWS = 500
 """Readings in a message."""
 GATEWAYS = 16
-TAGS = 50
+TAGS = 20
 """Of each gateway."""
 FEW = 2
 """Messages in flight of a gateway that does not push."""

@@ -31,7 +31,7 @@ class Plan:
     duration_s: float
     seed: int = 1
     cycles: int = 0
-    """End sooner when so many kills counted; 0: only by the clock."""
+    """End sooner when so many kills counted (and `readings` are acknowledged); 0: only by the clock."""
     least_cycles: int = 0
     """Go on past `duration_s` until so many kills counted."""
     readings: int = 0
@@ -159,11 +159,12 @@ def _disturb(driver: Chaos, gateway: subprocess.Popen[bytes], plan: Plan) -> Non
     while not plan.enough.is_set() and (
         time.monotonic() < until or driver.counters.acknowledged < plan.readings or counted() < plan.least_cycles
     ):
-        if plan.kinds and not (plan.least_cycles and counted() >= plan.least_cycles):
+        most = plan.cycles or plan.least_cycles
+        if plan.kinds and not (most and counted() >= most):
             driver.step()
         else:
             time.sleep(0.1)
-        if plan.cycles and counted() >= plan.cycles:
+        if plan.cycles and counted() >= plan.cycles and driver.counters.acknowledged >= plan.readings:
             return
         if gateway.poll() is not None:
             return

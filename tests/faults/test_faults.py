@@ -80,7 +80,7 @@ def disturbed(systems: Callable[[str], System], tmp_path_factory: pytest.TempPat
     """Carry out kills of the given kinds on a database's Waybill, with a fleet of its own (by its seed)."""
 
     def go(database: str, kinds: list[str], seed: int) -> Report:
-        plan = Plan(kinds, 240, seed, cycles=len(kinds), world=SMALL, readings_per_s=3_000, drain_s=120)
+        plan = Plan(kinds, 240, seed, cycles=len(kinds), readings=15_000, world=SMALL, readings_per_s=3_000, drain_s=120)
         return run(systems(database), tmp_path_factory.mktemp("faults") / "run", plan, say=print)
 
     return go
