@@ -74,7 +74,7 @@ def _unheard(world: World, ride: Ride, found: Judged) -> None:
     """The sums of a ride of which nothing was sent any more."""
     for name in MKT_LIMITS if world.has_mkt(ride.shipment) else LIMITS:
         key = (world.tag_id(ride.tag), START_US + ride.from_minute * MINUTE_US, name)
-        found.sums[key] = (0, 0, (ride.until_minute - ride.from_minute) * MINUTE_US, 0)
+        found.sums[key] = (0, 0, (ride.until_minute - ride.from_minute) * MINUTE_US, 0, None, None)
         found.unheard.add(key)
 
 
@@ -92,7 +92,9 @@ def _judge_ride(world: World, ride: Ride, mine: list[Reading], before: Counter[t
             facts = (run.triggered_us, run.end_us, run.run_us, run.uncovered_us, round(run.extreme, 6), run.extreme_us, run.readings)
             found.excursions[tag_id, carrier, name, run.start_us] = (*facts, round(run.mean, 6))
         violation_us = judged.violation_us - before[ride.shipment, name]
-        found.sums[tag_id, from_us, name] = (violation_us, judged.covered_us, judged.uncovered_us, judged.readings)
+        extreme = None if judged.extreme is None else round(judged.extreme, 6)
+        sums = (violation_us, judged.covered_us, judged.uncovered_us, judged.readings)
+        found.sums[tag_id, from_us, name] = (*sums, extreme, judged.extreme_us)
         if not mine:
             found.unheard.add((tag_id, from_us, name))
         before[ride.shipment, name] = judged.violation_us

@@ -334,8 +334,9 @@ def compare_excursions(
                 for row in connection.execute(text("SELECT excursion_id, COUNT(*) FROM excursion_revision GROUP BY excursion_id"))
             }
         )
+        named = ("violation_us", "covered_us", "uncovered_us", "readings", "extreme", "extreme_us")
         exposures = {
-            (row["tag_id"], row["from_us"], row["limit_id"]): (row["violation_us"], row["covered_us"], row["uncovered_us"], row["readings"])
+            (row["tag_id"], row["from_us"], row["limit_id"]): tuple(rounded(row[name]) for name in named)
             for row in connection.execute(
                 text("SELECT e.*, c.from_us FROM exposure e JOIN custody c ON c.custody_id = e.custody_id WHERE NOT c.retracted")
             ).mappings()
