@@ -29,7 +29,6 @@ from actors.journal.committer import READY
 from actors.shard import Shard, ShardConfig
 from cluster import compiled, database, ray_node
 from cluster.outside import outside_config, talks_outside
-from cluster.placement import placement
 from cluster.processes import Recorded, StartError, read_record, spawn, tell, write_record
 from cluster.settings import LOOPBACK, Settings, SettingsError
 from services.replay import NAME as REPLAYS
@@ -37,6 +36,9 @@ from services.replay import NAME as REPLAYS
 log = logging.getLogger("waybill.boot")
 
 POLL_S = 0.05
+SHARD_BYTES = 1 << 20
+"""What a shard asks for of a node's memory in a joined cluster, only to ask for something: actors that ask for nothing Ray puts on nodes
+drawn by lot, whatever the strategy (2.60). A node started with `--memory=0` gets no shards."""
 
 REPLAY_OPENER = "cluster.replay.runner:open_replays"
 """What a door has run in a worker when the first replay is asked for."""
@@ -285,7 +287,7 @@ def ensure_shard(running: Running, number: int) -> Any:
         "max_task_retries": 0,  # Ray's retries lose the order of calls; the doors retry, and the journal recognises what is there
     }
     if settings.ray_address:
-        options |= {"lifetime": "detached", "get_if_exists": True, **placement(number, ray.nodes())}  # type: ignore[no-untyped-call]
+        options |= {"lifetime": "detached", "get_if_exists": True, "memory": SHARD_BYTES, "scheduling_strategy": "SPREAD"}
     made: Any = Shard  # what ray.remote makes of a class is not what the type checker sees
     handle = made.options(**options).remote(number, _shard_config(running))
     running.shards[number] = handle

@@ -56,7 +56,8 @@ SPARES = {
 SPARE_S = 10.0
 JOIN_S = 5.0
 JOINING = (
-    "Is its head running? Is this machine one of its nodes (`ray start --address=HEAD:6379`; --num-cpus=0 for one with doors only)? "
+    "Is its head running? Is this machine one of its nodes (`ray start --address=HEAD:6379`; "
+    "--num-cpus=0 --memory=0 for one with doors only)? "
     "Has it the head's token (RAY_AUTH_MODE=token and ~/.ray/auth_token, or RAY_AUTH_TOKEN)?"
 )
 """What to look at when a cluster cannot be joined."""

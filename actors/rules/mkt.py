@@ -23,8 +23,8 @@ ACTIVATION_K = 10_000.0
 
 ZERO_C_K = 273.15
 
-DIGITS = 9
-"""Decimal places of an MKT that is judged; the noise of the sums lies four places further."""
+DIGITS = 10
+"""Decimal places of an MKT that is judged; the noise of the sums lies three places further, the replay's tolerance one before."""
 
 _SHIFT = -ACTIVATION_K / (25.0 + ZERO_C_K)
 """Exponents are taken relative to that of 25 degrees C: the log-sum-exp form with one fixed shift, so that a window's
@@ -132,7 +132,8 @@ def evaluate(t_us: I8, v: F8, at_us: I8, track: Rows, windows: Rows, limits: Row
     """Return the trailing MKT at each `at_us` for one TRACK row of mode mkt, each by the limit version in force there.
 
     What a version's window looks back on are the hold intervals in all windows of the limit, those of earlier versions too.
-    Rounded to a nano-degree: of windows that hold the same in another order, the earliest is the worst, not the one with a last bit more.
+    Rounded to a tenth of a nano-degree (ours): of windows that hold the same in another order the earliest is the worst, not the one with
+    a last bit more (but where the true value lies within that bit of the rounding's own step).
     ends: the times are custody ends, and belong to the window that reaches up to them, not to one that begins there.
     """
     row = track.reshape(1)[0]

@@ -116,7 +116,7 @@ def _kinetic(mine: Sequence[Reading], leg: Leg, rule: Rule) -> tuple[list[Readin
     def trailing(at_us: int) -> float:
         first = bisect_left(times, at_us - rule.window_us - rule.limit.max_gap_us)
         part = there[first : bisect_right(times, at_us)]
-        return round(mkt.trailing_mkt_c(part, at_us, rule.window_us, rule.limit.max_gap_us, leg.from_us), 9)
+        return round(mkt.trailing_mkt_c(part, at_us, rule.window_us, rule.limit.max_gap_us, leg.from_us), 10)
 
     last = trailing(leg.until_us)
     return [(at_us, trailing(at_us)) for at_us in times], None if math.isnan(last) else last

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -197,7 +198,7 @@ def test_the_runbook_on_several_nodes(postgres: PostgreSQL, tmp_path: Path, monk
             tell("waybill up ended and started again: shards spread anew")
             owners = _owners(url)
             victim = next(found for node in owners.values() if (found := nodes.raylet(node)) is not None)
-            assert len(set(owners.values())) > 1
+            assert max(Counter(owners.values()).values()) <= 2, "of four shards on three nodes"
             os.kill(victim[1], signal.SIGTERM)
             time.sleep(1)
             gateway.goes_on()

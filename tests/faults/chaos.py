@@ -28,6 +28,8 @@ FIND_S = 30.0
 TRAP_S = 5.0
 RECOVER_S = 120.0
 CALL_S = 20.0
+NOTICE_S = 2.2
+"""Within that a worker notices that its raylet is gone; sooner than a transaction is let go that is held meanwhile."""
 STALE_NS = 300_000_000
 """Answers that come so soon after a kill were under way before it."""
 
@@ -355,6 +357,7 @@ class Chaos:
                 begun = time.monotonic_ns()
                 os.kill(place[1], signal.SIGKILL)
                 cycle.waiting = int(self.counters.outstanding[owner.shard])
+                self.wait_until(lambda: not alive(owner.pid), NOTICE_S)  # noqa: B023  (its workers look for it every second)
 
             def renewed(moving: list[Owner] = moving) -> bool:
                 now = [self.system.owner(one.shard) for one in moving]
@@ -384,12 +387,15 @@ class Chaos:
             trap = COMMITTER
         else:
             trap = SHARD + (shard if shard is not None else int(self.counters.outstanding[: self.system.shards].argmax()))
+        held = False
         if turn:
             self.system.traps.arm_to_hold(trap)
-            self.wait_until(lambda: self.system.traps.held(trap), TRAP_S)
+            held = self.wait_until(lambda: self.system.traps.held(trap), TRAP_S)
+        if not held:
+            self.system.traps.disarm(trap)
         try:
             yield
-            cycle.how = "trap" if self.system.traps.held(trap) else "signal"
+            cycle.how = "trap" if held and self.system.traps.held(trap) else "signal"
         finally:
             self.system.traps.disarm(trap)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 MID_COMMIT_SHARE = 0.2
 SHARE_IN_EXCURSIONS = 0.1
-MANY = 5
+MANY = 2
 """So many kills of a kind must have counted before their share between write and commit is held to anything."""
 WITHIN_ITSELF = ("full", "enospc")
 """What fails here are the writes of a transaction; there is no moment to choose."""
@@ -52,11 +53,16 @@ def summary(cycles: list[Cycle]) -> dict[str, dict[str, Any]]:
     return told
 
 
-def too_little(cycles: list[Cycle], share_in_excursions: float) -> list[str]:
-    """What a long run shows too little of: kills between write and commit, readings in excursions."""
+def too_little(kinds: Iterable[str], cycles: list[Cycle], share_in_excursions: float) -> list[str]:
+    """What a long run of these kinds shows too little of: kills, those between write and commit, readings in excursions."""
     told = []
-    for kind, row in summary(cycles).items():
-        share = row["between_write_and_commit"] / max(row["cycles"], 1)
+    shown = summary(cycles)
+    for kind in sorted(set(kinds)):
+        row = shown.get(kind)
+        if row is None or not row["cycles"]:
+            told.append(f"{kind}: nothing of it counted")
+            continue
+        share = row["between_write_and_commit"] / row["cycles"]
         if row["cycles"] >= MANY and share < MID_COMMIT_SHARE and kind not in WITHIN_ITSELF:
             told.append(f"{kind}: {share:.0%} of the kills between write and commit, {MID_COMMIT_SHARE:.0%} are asked for")
     if share_in_excursions < SHARE_IN_EXCURSIONS:

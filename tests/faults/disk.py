@@ -59,6 +59,17 @@ class SmallDisk:
             shutil.rmtree(self.folder)
 
 
+ATTACH_S = 2.0
+
+
+def _traced(pid: int) -> bool:
+    """Whether every thread of a process is under a tracer; true also where it is gone."""
+    try:
+        return all("TracerPid:\t0\n" not in (task / "status").read_text() for task in Path(f"/proc/{pid}/task").iterdir())
+    except OSError:
+        return True
+
+
 @contextlib.contextmanager
 def failing_calls(pids: Sequence[int], calls: str, error: str) -> Iterator[None]:
     """Within it, these system calls (a comma between them) of these processes and their threads and children fail. Raises Missing."""
@@ -70,7 +81,9 @@ def failing_calls(pids: Sequence[int], calls: str, error: str) -> Iterator[None]
     tracer = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     assert tracer.stderr is not None
     try:
-        time.sleep(0.2)
+        deadline = time.monotonic() + ATTACH_S
+        while tracer.poll() is None and not all(map(_traced, pids)) and time.monotonic() < deadline:
+            time.sleep(0.01)
         if tracer.poll() is not None and all(Path(f"/proc/{pid}").exists() for pid in pids):
             raise Missing(f"strace cannot attach: {tracer.stderr.read().strip()}")
         yield

@@ -108,7 +108,7 @@ def _kinetic(mine: list[Reading], from_us: int, until_us: int, max_gap_us: int) 
     def trailing(at_us: int) -> float:
         first = bisect_left(times, at_us - MKT_WINDOW_US - max_gap_us)
         part = there[first : bisect_right(times, at_us)]
-        return round(mkt.trailing_mkt_c(part, at_us, MKT_WINDOW_US, max_gap_us, from_us), 9)  # nearer ones are equal
+        return round(mkt.trailing_mkt_c(part, at_us, MKT_WINDOW_US, max_gap_us, from_us), 10)  # nearer ones are equal
 
     course = [(at, trailing(at)) for at in times]
     last = trailing(until_us)

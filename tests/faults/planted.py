@@ -38,7 +38,8 @@ PLANTED = 101
 """Not a trap: which of PLANTS is in force."""
 TRAPS = 128
 HELD = 4
-HOLD_S = 5.0
+HOLD_S = 2.5
+"""So long a transaction is held at most: PostgreSQL gives up one that does nothing for three seconds."""
 HASTE_S = 0.5
 """So long a process with the planted acknowledgement lives on before its trap springs: what it told too soon reaches who was told."""
 UNBOUNDED_PAGES = 1_073_741_823
@@ -94,13 +95,16 @@ class Traps:
 
     def spring(self, index: int) -> None:
         """Die, freeze or wait here, if armed."""
-        armed, self._bytes[index] = self._bytes[index], 0
+        armed = self._bytes[index]
         if armed == 3:
             self._bytes[index], until = HELD, time.monotonic() + HOLD_S
             while self.held(index) and time.monotonic() < until:
                 time.sleep(0.001)
-            self._bytes[index] = 0
-        elif armed in (1, 2):
+            if self.held(index):
+                self._bytes[index] = 0
+            return
+        self._bytes[index] = 0
+        if armed in (1, 2):
             os.kill(os.getpid(), signal.SIGKILL if armed == 1 else signal.SIGSTOP)
 
 
@@ -113,7 +117,7 @@ def install(traps: Traps, index: int) -> None:
             most = connection.exec_driver_sql("PRAGMA page_count").scalar_one() if traps.armed(FULL) else UNBOUNDED_PAGES
             connection.exec_driver_sql(f"PRAGMA max_page_count={most}")
         answers = genuine(connection, commits)
-        if any(commit.journal is not None and commit.journal.kind == "readings" for commit in commits):
+        if any(map(_written, commits, answers)):
             if traps.armed(index) and traps.plant == "acknowledge-before-commit":
                 time.sleep(HASTE_S)
             traps.spring(index)
@@ -126,6 +130,12 @@ def install(traps: Traps, index: int) -> None:
     journal_commit._fence = checked
     for kind in (journal_store.CommitterStore, journal_store.PostgresStore):
         kind.commit = _hasty(kind.commit, traps)  # type: ignore[method-assign]
+
+
+def _written(commit: PreparedCommit, answer: Any) -> bool:
+    """Whether readings were written by it, in the transaction that is open."""
+    told = isinstance(answer, CommitResult) and not answer.already_done
+    return told and commit.journal is not None and commit.journal.kind == "readings"
 
 
 def _no_fence(connection: Any, commit: PreparedCommit) -> None:

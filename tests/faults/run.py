@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -53,6 +54,7 @@ class Report:
     seconds: float
     refusals: int
     gateway_error: str = ""
+    kinds: list[str] = field(default_factory=list)
 
     @property
     def sound(self) -> bool:
@@ -62,7 +64,7 @@ class Report:
     @property
     def too_little(self) -> list[str]:
         """What a long run was to show and did not show enough of."""
-        return too_little(self.cycles, self.verdict.share_in_excursions)
+        return too_little(self.kinds, self.cycles, self.verdict.share_in_excursions)
 
     def facts(self) -> dict[str, Any]:
         """As JSON."""
@@ -142,7 +144,7 @@ def run(system: System, folder: Path, plan: Plan, say: Callable[[str], None] = l
     else:
         say("judging")
         verdict = judge(folder, system.database_url, driver.takeovers)
-    return Report(verdict, driver.cycles, seconds, counters.refusals, error)
+    return Report(verdict, driver.cycles, seconds, counters.refusals, error, plan.kinds)
 
 
 class GatewayEnded(Exception):
@@ -152,12 +154,14 @@ class GatewayEnded(Exception):
 def _disturb(driver: Chaos, gateway: subprocess.Popen[bytes], plan: Plan) -> None:
     """Kill, until the plan is fulfilled."""
     until = time.monotonic() + plan.duration_s
+    latest = until if plan.cycles else math.inf  # a short run has an end, whatever comes of it
 
     def counted() -> int:
         return sum(1 for cycle in driver.cycles if cycle.counts)
 
     while not plan.enough.is_set() and (
-        time.monotonic() < until or driver.counters.acknowledged < plan.readings or counted() < plan.least_cycles
+        time.monotonic() < until
+        or (time.monotonic() < latest and (driver.counters.acknowledged < plan.readings or counted() < plan.least_cycles))
     ):
         most = plan.cycles or plan.least_cycles
         if plan.kinds and not (most and counted() >= most):

@@ -126,6 +126,8 @@ def test_every_kind_of_fault_met_unacknowledged_readings_and_was_survived(report
     counted = Counter(cycle.kind for cycle in report.cycles if cycle.counts)
     assert set(counted) == set(KINDS[report.database]), report.text()  # type: ignore[attr-defined]
     assert all(cycle.recovered for cycle in report.cycles), report.text()
+    mid_commit = {cycle.kind for cycle in report.cycles if cycle.how == "trap"}
+    assert mid_commit == counted.keys() - {"full"}, "the first of each kind falls between write and commit; " + report.text()
     assert report.sound, report.text()
 
 

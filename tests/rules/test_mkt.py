@@ -159,8 +159,8 @@ def judged(
     track, after = mkt.judge_mkt(times, values, track, window_rows, limits, closed=until_us is not None, judged_before=cut or 0)
     found = told(track, np.concatenate([*runs, after]), window_rows)
     there = [(t, v) for t, v in readings if until_us is None or t < until_us]
-    course = [(t, round(plain_mkt.trailing_mkt_c(there, t, window_us, limit.max_gap_us, 0), 9)) for t, v in there if not math.isnan(v)]
-    end_value = None if until_us is None else round(plain_mkt.trailing_mkt_c(there, until_us, window_us, limit.max_gap_us, 0), 9)
+    course = [(t, round(plain_mkt.trailing_mkt_c(there, t, window_us, limit.max_gap_us, 0), 10)) for t, v in there if not math.isnan(v)]
+    end_value = None if until_us is None else round(plain_mkt.trailing_mkt_c(there, until_us, window_us, limit.max_gap_us, 0), 10)
     expected = plain.judge(course, windows, 0, until_us, end_value=None if end_value is None or math.isnan(end_value) else end_value)
     expected.runs = expected.excursions
     assert [(run.start_us, run.triggered_us, run.end_us, run.run_us, run.readings) for run in found.runs] == [
