@@ -1,7 +1,8 @@
 """Engines: how each role connects to the database, with the settings that the journal's promises rest on.
 
 SQLite: one writing connection (the committer's) with WAL and synchronous=FULL, asserted; readers can only read and never checkpoint.
-PostgreSQL: a writing connection holds its locks for at most three seconds while it does nothing, and waits at most five for one.
+PostgreSQL: a writing connection holds its locks for at most three seconds while it does nothing, and waits at most five for one. The
+server looks after eleven seconds whether the other end is still there: a node whose cable was cut holds nothing longer.
 """
 
 from __future__ import annotations
@@ -92,7 +93,8 @@ def writer(url: str) -> Engine:
         return engine
     options = (
         f"-c lock_timeout={LOCK_TIMEOUT_MS} -c idle_in_transaction_session_timeout={IDLE_TIMEOUT_MS} "
-        "-c synchronous_commit=on -c default_transaction_isolation=read\\ committed"
+        "-c synchronous_commit=on -c default_transaction_isolation=read\\ committed "
+        "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3 -c tcp_user_timeout=10000"
     )
     from actors.journal.watched_cursor import WatchedCursor  # psycopg is slow to load, and not used on SQLite
 

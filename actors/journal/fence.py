@@ -5,17 +5,31 @@ The functions run inside a writing transaction: give them to `Store.write`.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, select, update
+from sqlalchemy import Connection, Engine, select, text, update
+from sqlalchemy.exc import OperationalError
 from sqlmodel import Session
 
 from actors.journal import rows
 from actors.journal.tables import ShardOwner
 from actors.rules.errors import Superseded
 
+log = logging.getLogger(__name__)
+
 OWNER = rows.table_of(ShardOwner)
+
+HOLDER_MS = 4_000
+"""So long a new owner waits for the transaction of the old one; longer than PostgreSQL lets it sit idle (database.IDLE_TIMEOUT_MS)."""
+LOCK_NOT_AVAILABLE = "55P03"
+END_HOLDER = text(
+    "SELECT pg_terminate_backend(held.pid) FROM shard_owner AS owner JOIN pg_locks AS held"
+    " ON held.locktype = 'transactionid' AND held.transactionid = owner.xmax AND held.granted"
+    " WHERE owner.shard = :shard AND held.pid <> pg_backend_pid()"
+)
+"""Who has changed or locked a row and has not committed is named by the row's xmax."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +54,10 @@ def acquire(connection: Connection, shard: int, claimant: Claimant, now_us: int,
     """Take a shard over: from now on every commit with an earlier epoch is refused. Returns the row, with the new epoch.
 
     expected_epoch: only from this epoch, else Superseded (None: from whoever has it). Waits for a commit that is
-    under way, on PostgreSQL at most the lock timeout. Sent twice it takes the shard twice, which does no harm.
+    under way, on PostgreSQL for HOLDER_MS, then its connection is ended. Sent twice it takes the shard twice, which does no harm.
     """
+    if connection.dialect.name == "postgresql":
+        _end_holder(connection, shard)
     rows_there = rows.upsert_statement(connection.dialect.name, OWNER, ("shard",), nothing=True)
     connection.execute(rows_there, rows.values(ShardOwner(shard=shard)))
     seen = connection.execute(select(OWNER.c.epoch).where(OWNER.c.shard == shard).with_for_update()).scalar_one()
@@ -55,6 +71,22 @@ def acquire(connection: Connection, shard: int, claimant: Claimant, now_us: int,
         .returning(OWNER)
     )
     return ShardOwner(**taken.mappings().one())
+
+
+def _end_holder(connection: Connection, shard: int) -> None:
+    """End the connection that holds a shard's row for too long. PostgreSQL's own clock does not run between the messages of a pipeline, so
+    an owner that freezes there would hold its shard, and the counter of events that all shards write, for as long as it is frozen.
+    """
+    connection.exec_driver_sql(f"SET LOCAL lock_timeout = {HOLDER_MS}")
+    try:
+        with connection.begin_nested():
+            connection.execute(select(OWNER.c.epoch).where(OWNER.c.shard == shard).with_for_update())
+    except OperationalError as error:
+        if getattr(error.orig, "sqlstate", "") != LOCK_NOT_AVAILABLE:
+            raise
+        ended = connection.execute(END_HOLDER, {"shard": shard}).scalars().all()
+        log.warning("shard %d: %d connections that held its row for %d ms were ended", shard, len(ended), HOLDER_MS)
+    connection.exec_driver_sql("SET LOCAL lock_timeout TO DEFAULT")
 
 
 def heartbeat(connection: Connection, shard: int, epoch: int, now_us: int) -> None:

@@ -416,3 +416,23 @@ def test_an_owner_that_froze_inside_a_transaction_holds_its_shard_for_seconds_on
             frozen.execute(text("SELECT 1"))
         frozen.invalidate()
     store.close()
+
+
+def test_an_owner_that_froze_within_a_pipeline_is_disconnected(new_database: Callable[[str], str]) -> None:
+    """The server waits for the rest of it, and no clock of its own runs: whoever takes over ends the connection."""
+    url = new_database("postgresql")
+    migrate(url)
+    store = open_store(url)
+    take(store, 0)
+    engine = writer(url)
+    with engine.connect() as frozen:
+        frozen.execute(text("UPDATE shard_owner SET journal_head = 1 WHERE shard = 0"))
+        driver: Any = frozen.connection.driver_connection
+        driver.pgconn.enter_pipeline_mode()
+        driver.pgconn.send_query_params(b"UPDATE shard_owner SET pid = 9 WHERE shard = 0", None)
+        while driver.pgconn.flush():
+            time.sleep(0.01)
+        newer = store.write(fence.acquire, 0, fence.Claimant(2), NOW_US).result(30)
+        assert (newer.epoch, newer.journal_head, newer.pid) == (2, 0, 2)
+        frozen.invalidate()
+    store.close()
