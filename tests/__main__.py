@@ -2,7 +2,7 @@
 
     python -m tests [ARGUMENTS OF PYTEST]
 
-One runs the rules, the journal, real recordings, archives and ERPs, the other everything else: about as long each. Each starts a Ray and a
+One runs the rules, the journal, real recordings, archives, replays, reports and ERPs, the other everything else: about as long each. Each starts a Ray and a
 PostgreSQL of its own.
 """
 
@@ -15,7 +15,10 @@ import sys
 import tempfile
 import time
 
-BESIDE = ("tests/rules", "tests/journal", "tests/test_architecture.py", "tests/data", "tests/archive", "tests/history_import", "tests/erp")
+BESIDE = (
+    "tests/rules", "tests/journal", "tests/test_architecture.py",
+    "tests/data", "tests/archive", "tests/history_import", "tests/erp", "tests/replay", "tests/reports",
+)  # fmt: skip
 """What the second process runs."""
 COUNT = re.compile(r"(\d+) (passed|failed|errors?|skipped|deselected|xfailed)")
 PYTEST = (sys.executable, "-m", "pytest", "-m", "not long")
