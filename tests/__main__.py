@@ -2,8 +2,8 @@
 
     python -m tests [ARGUMENTS OF PYTEST]
 
-One runs the rules, the journal, real recordings, archives, replays, reports and ERPs, the other everything else: about as long each. Each starts a Ray and a
-PostgreSQL of its own.
+One runs the rules, the journal, real recordings, archives, replays, reports and ERPs, the other everything else: about as long each.
+Each starts a Ray and a PostgreSQL of its own.
 """
 
 from __future__ import annotations
