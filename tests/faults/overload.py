@@ -77,12 +77,14 @@ class Message:
         self._at = [data.find(column.tobytes()) for column in (self._sensed, self._sequence)]
         assert min(self._at) > 0, "the columns are not laid out as they were"
         self._number = 0
+        self._from_us = 0
 
     def next(self) -> bytes:
         """The bytes to send now."""
         n = ROWS
-        now_us = time.time_ns() // 1000
-        for at, column in ((self._at[0], now_us + np.arange(n)), (self._at[1], self._number * n + np.arange(n))):
+        self._from_us = max(self._from_us + n, time.time_ns() // 1000)  # a sensor's readings follow each other, however fast they are sent
+        each = np.arange(n) // TAGS + self._number * (n // TAGS)  # and so do the numbers it gives them
+        for at, column in ((self._at[0], self._from_us + np.arange(n)), (self._at[1], each)):
             self._data[at : at + 8 * n] = column.astype(np.int64).tobytes()
         self._number += 1
         return bytes(self._data)
