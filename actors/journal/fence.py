@@ -56,37 +56,43 @@ def acquire(connection: Connection, shard: int, claimant: Claimant, now_us: int,
     expected_epoch: only from this epoch, else Superseded (None: from whoever has it). Waits for a commit that is
     under way, on PostgreSQL for HOLDER_MS, then its connection is ended. Sent twice it takes the shard twice, which does no harm.
     """
-    if connection.dialect.name == "postgresql":
-        _end_holder(connection, shard)
-    rows_there = rows.upsert_statement(connection.dialect.name, OWNER, ("shard",), nothing=True)
-    connection.execute(rows_there, rows.values(ShardOwner(shard=shard)))
-    seen = connection.execute(select(OWNER.c.epoch).where(OWNER.c.shard == shard).with_for_update()).scalar_one()
+    seen = _locked_epoch(connection, shard)
+    if seen is None:  # nobody has ever had it
+        first = rows.upsert_statement(connection.dialect.name, OWNER, ("shard",), nothing=True)
+        connection.execute(first, rows.values(ShardOwner(shard=shard)))
+        seen = _locked_epoch(connection, shard)
     if expected_epoch is not None and seen != expected_epoch:
         raise Superseded(f"shard {shard} is at epoch {seen}", field="epoch", value=expected_epoch)
     who = {"pid": claimant.pid, "node": claimant.node, "worker": claimant.worker, "pid_started": claimant.pid_started}
     taken = connection.execute(
         update(OWNER)
         .where((OWNER.c.shard == shard) & (OWNER.c.epoch == seen))
-        .values(epoch=seen + 1, acquired_us=now_us, heartbeat_us=now_us, **who)
+        .values(epoch=OWNER.c.epoch + 1, acquired_us=now_us, heartbeat_us=now_us, **who)
         .returning(OWNER)
     )
     return ShardOwner(**taken.mappings().one())
 
 
-def _end_holder(connection: Connection, shard: int) -> None:
-    """End the connection that holds a shard's row for too long. PostgreSQL's own clock does not run between the messages of a pipeline, so
-    an owner that freezes there would hold its shard, and the counter of events that all shards write, for as long as it is frozen.
+def _locked_epoch(connection: Connection, shard: int) -> int | None:
+    """The epoch of a shard, its row locked; None where it has none. On PostgreSQL a connection that holds the row for too long is ended:
+    the server's own clock does not run between the messages of a pipeline, so an owner that freezes there would hold its shard, and the
+    counter of events that all shards write, for as long as it is frozen.
     """
+    lock = select(OWNER.c.epoch).where(OWNER.c.shard == shard).with_for_update()
+    if connection.dialect.name != "postgresql":
+        return connection.execute(lock).scalar()
     connection.exec_driver_sql(f"SET LOCAL lock_timeout = {HOLDER_MS}")
     try:
         with connection.begin_nested():
-            connection.execute(select(OWNER.c.epoch).where(OWNER.c.shard == shard).with_for_update())
+            epoch = connection.execute(lock).scalar()
     except OperationalError as error:
         if getattr(error.orig, "sqlstate", "") != LOCK_NOT_AVAILABLE:
             raise
         ended = connection.execute(END_HOLDER, {"shard": shard}).scalars().all()
         log.warning("shard %d: %d connections that held its row for %d ms were ended", shard, len(ended), HOLDER_MS)
+        epoch = connection.execute(lock).scalar()
     connection.exec_driver_sql("SET LOCAL lock_timeout TO DEFAULT")
+    return epoch
 
 
 def heartbeat(connection: Connection, shard: int, epoch: int, now_us: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import signal
 import subprocess
 import sys
@@ -152,26 +151,19 @@ class GatewayEnded(Exception):
 
 
 def _disturb(driver: Chaos, gateway: subprocess.Popen[bytes], plan: Plan) -> None:
-    """Kill, until the plan is fulfilled."""
+    """Kill, until the plan is fulfilled: one with `cycles` ends then or by the clock, another when both have come."""
     until = time.monotonic() + plan.duration_s
-    latest = until if plan.cycles else math.inf  # a short run has an end, whatever comes of it
-
-    def counted() -> int:
-        return sum(1 for cycle in driver.cycles if cycle.counts)
-
-    while not plan.enough.is_set() and (
-        time.monotonic() < until
-        or (time.monotonic() < latest and (driver.counters.acknowledged < plan.readings or counted() < plan.least_cycles))
-    ):
-        most = plan.cycles or plan.least_cycles
-        if plan.kinds and not (most and counted() >= most):
+    most = plan.cycles or plan.least_cycles
+    while not plan.enough.is_set() and gateway.poll() is None:
+        counted = sum(1 for cycle in driver.cycles if cycle.counts)
+        done = counted >= most and driver.counters.acknowledged >= plan.readings
+        late = time.monotonic() >= until
+        if (done or late) if plan.cycles else (done and late):
+            return
+        if plan.kinds and (counted < most or not most):
             driver.step()
         else:
             time.sleep(0.1)
-        if plan.cycles and counted() >= plan.cycles and driver.counters.acknowledged >= plan.readings:
-            return
-        if gateway.poll() is not None:
-            return
 
 
 def _wait(gateway: subprocess.Popen[bytes], done: Callable[[], bool], patience_s: float) -> None:

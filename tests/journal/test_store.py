@@ -9,8 +9,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -398,35 +399,34 @@ def test_a_shard_is_taken_by_compare_and_set(store: Store) -> None:
     assert fence.owner(store.engine, 6) is None
 
 
-@pytest.mark.parametrize("last", ["one row", "many rows"])
-def test_an_owner_that_froze_inside_a_transaction_holds_its_shard_for_seconds_only(last: str, new_database: Callable[[str], str]) -> None:
-    """PostgreSQL ends its transaction. (On SQLite no owner has one: the committer writes for all.)"""
-    url = new_database("postgresql")
+@contextmanager
+def an_owner_in_a_transaction(url: str) -> Iterator[tuple[Store, Connection]]:
+    """A store whose shard 0 is owned, and a connection that has written its row and does not commit."""
     migrate(url)
     store = open_store(url)
     take(store, 0)
-    engine = writer(url)
-    with engine.connect() as frozen:
+    with writer(url).connect() as frozen:
         frozen.execute(text("UPDATE shard_owner SET journal_head = 1 WHERE shard = 0"))
+        yield store, frozen
+        frozen.invalidate()
+    store.close()
+
+
+@pytest.mark.parametrize("last", ["one row", "many rows"])
+def test_an_owner_that_froze_inside_a_transaction_holds_its_shard_for_seconds_only(last: str, new_database: Callable[[str], str]) -> None:
+    """PostgreSQL ends its transaction. (On SQLite no owner has one: the committer writes for all.)"""
+    with an_owner_in_a_transaction(new_database("postgresql")) as (store, frozen):
         if last == "many rows":  # sent as a pipeline, after which PostgreSQL's clock has to be started anew
             frozen.execute(text("UPDATE shard_owner SET pid = :pid WHERE shard = 0"), [{"pid": pid} for pid in range(5)])
         newer = store.write(fence.acquire, 0, fence.Claimant(2), NOW_US).result(30)
         assert (newer.epoch, newer.journal_head) == (2, 0)
         with pytest.raises(DBAPIError):
             frozen.execute(text("SELECT 1"))
-        frozen.invalidate()
-    store.close()
 
 
 def test_an_owner_that_froze_within_a_pipeline_is_disconnected(new_database: Callable[[str], str]) -> None:
     """The server waits for the rest of it, and no clock of its own runs: whoever takes over ends the connection."""
-    url = new_database("postgresql")
-    migrate(url)
-    store = open_store(url)
-    take(store, 0)
-    engine = writer(url)
-    with engine.connect() as frozen:
-        frozen.execute(text("UPDATE shard_owner SET journal_head = 1 WHERE shard = 0"))
+    with an_owner_in_a_transaction(new_database("postgresql")) as (store, frozen):
         driver: Any = frozen.connection.driver_connection
         driver.pgconn.enter_pipeline_mode()
         driver.pgconn.send_query_params(b"UPDATE shard_owner SET pid = 9 WHERE shard = 0", None)
@@ -434,5 +434,3 @@ def test_an_owner_that_froze_within_a_pipeline_is_disconnected(new_database: Cal
             time.sleep(0.01)
         newer = store.write(fence.acquire, 0, fence.Claimant(2), NOW_US).result(30)
         assert (newer.epoch, newer.journal_head, newer.pid) == (2, 0, 2)
-        frozen.invalidate()
-    store.close()

@@ -160,7 +160,7 @@ def test_a_leg_within_a_hole_does_not_meet_the_polygon():
     assert events(fence, (0, (52, 4)), (1, (52, 4.3))) == [("PASSED_THROUGH", 0, 1)]
 
 
-@settings(max_examples=15)
+@settings(max_examples=25)
 @given(
     shape("polygon") | shape("corridor"),
     st.tuples(st.floats(0, 360), st.floats(0, 1.5)),
