@@ -19,7 +19,7 @@ from cluster.processes import Recorded
 from tests.faults.counters import Counters
 from tests.faults.cycles import Cycle
 from tests.faults.disk import failing_calls
-from tests.faults.planted import COMMITTER, FULL, SHARD
+from tests.faults.planted import COMMITTER, FULL, SHARD, UNFLUSHED
 from tests.faults.system import Owner, System, alive
 from waybill.v1 import alert_pb2, alert_pb2_grpc
 
@@ -65,6 +65,7 @@ class Chaos:
             "freeze": self.freeze_owner,
             "full": self.fill_disk,
             "io": self.fail_writes,
+            "fsync": self.fail_flushes,
             "raylet": self.kill_raylet,
             "doors": self.kill_doors,
             "gcs": self.kill_gcs,
@@ -255,17 +256,26 @@ class Chaos:
 
     def fail_writes(self) -> Cycle | None:
         """Writes of the committer's past the present size of its files fail (EFBIG) for a second: nothing may be acknowledged by luck."""
+        return self.fail_committer("io", "files", lambda one, fails: one.rlimit(psutil.RLIMIT_FSIZE, (4096 if fails else -1, -1)))
+
+    def fail_flushes(self) -> Cycle | None:
+        """The committer's flushes fail for a second (shim.py)."""
+        traps = self.system.traps
+        return self.fail_committer("fsync", "flushes", lambda _, fails: (traps.arm if fails else traps.disarm)(UNFLUSHED))
+
+    def fail_committer(self, kind: str, what: str, switch: Callable[[psutil.Process, bool], object]) -> Cycle | None:
+        """Something of the committer's fails for a second; `switch` begins and ends it."""
         found = self.wait_for(lambda: next(iter(self.system.processes("committer")), None))
         if found is None or not self.wait_until(lambda: self.counters.waiting > 0, FIND_S):
             return None
-        cycle, before = Cycle("io", "signal", "committer's files"), self.counters.found_written
+        cycle, before = Cycle(kind, "signal", f"committer's {what}"), self.counters.found_written
         process = psutil.Process(found.pid)
         with self.between_write_and_commit(cycle):
             begun = time.monotonic_ns()
-            process.rlimit(psutil.RLIMIT_FSIZE, (4096, -1))
+            switch(process, True)
         time.sleep(1.0)
         cycle.waiting = self.counters.waiting
-        process.rlimit(psutil.RLIMIT_FSIZE, (-1, -1))
+        switch(process, False)
         self.watch(cycle, begun, self.everything(), lambda: True, before)
         return cycle
 

@@ -36,6 +36,8 @@ FULL = 100
 """Not a trap: while it is set the SQLite file may not grow."""
 PLANTED = 101
 """Not a trap: which of PLANTS is in force."""
+UNFLUSHED = 102
+"""Not a trap: while it is set the committer's SQLite flushes nothing, and says so."""
 TRAPS = 128
 HELD = 4
 HOLD_S = 2.5
@@ -216,8 +218,11 @@ def instrumented(traps: Traps) -> Iterator[None]:
 def main(arguments: list[str]) -> int:
     """The committer, instrumented: the traps' file, and the committer's own arguments."""
     from actors.journal import committer
+    from tests.faults import shim
 
-    install(Traps(Path(arguments[0])), COMMITTER)
+    traps = Traps(Path(arguments[0]))
+    install(traps, COMMITTER)
+    shim.install(lambda: traps.armed(UNFLUSHED))
     return committer.main(arguments[1:])
 
 

@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
 START_S = 1_760_000_000
 SMALL = {"tags": 96, "shipments": 8, "streams": 4, "batch_rows": 120, "ride_minutes": 400}
-KINDS = {"sqlite": ["shard", "committer", "door", "freeze", "full", "io"], "postgresql": ["shard", "database", "freeze"]}
+KINDS = {"sqlite": ["shard", "committer", "door", "freeze", "full", "io", "fsync"], "postgresql": ["shard", "database", "freeze"]}
 
 
 @pytest.fixture(scope="module")
