@@ -14,7 +14,7 @@ from sqlmodel import Session
 
 from actors.directory import shard_of
 from actors.journal.queries_business import reading
-from actors.rules.errors import Unavailable
+from actors.rules.errors import Overloaded, Unavailable
 from actors.rules.readings import FOREVER_US, U1, Batch, concatenate_flagged
 from services.shards import Shards, ask, now_us
 
@@ -23,6 +23,8 @@ R = TypeVar("R")
 
 READERS = 8
 """Database reads at a time; more wait."""
+READS_MAX = 1_000
+"""Reads under way and waiting, at most; beyond: RESOURCE_EXHAUSTED."""
 
 if TYPE_CHECKING:  # the stubs' class takes type arguments, the real one does not
     Context = grpc.aio.ServicerContext[Any, Any]
@@ -37,6 +39,7 @@ class Backend:
         self.shards = shards
         self._engine = engine
         self._threads = ThreadPoolExecutor(READERS, thread_name_prefix="reader")
+        self._reads = 0
 
     def close(self) -> None:
         """Let go of threads and connections."""
@@ -76,16 +79,23 @@ class Backend:
         return concatenate_flagged([part async for part in self.series_parts(tag_id, from_us, until_us, context)])
 
     async def read(self, function: Callable[Concatenate[Session, P], R], *arguments: P.args, **named: P.kwargs) -> R:
-        """Call `function(session, ...)` on one state of the database. Raises Unavailable where the database is away."""
+        """Call `function(session, ...)` on one state of the database. Raises Unavailable where the database is away, Overloaded where
+        READS_MAX reads are under way or wait.
+        """
+        if self._reads >= READS_MAX:
+            raise Overloaded(f"{self._reads} reads wait for the database", retry_after_s=1.0)
 
         def run() -> R:
             with reading(self._engine) as session:
                 return function(session, *arguments, **named)
 
+        self._reads += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, run)
         except OperationalError as error:
             raise Unavailable("the database does not answer") from error
+        finally:
+            self._reads -= 1
 
 
 def left(context: Context) -> float | None:

@@ -18,7 +18,10 @@ from tests.faults.run import Plan, run
 from tests.faults.system import Nodes, launched
 from tests.postgres import PostgreSQL
 
-USUAL = {"sqlite": "shard,committer,door,shard,both,committer,freeze,doors,full,io,fsync", "postgresql": "shard,door,database,shard,freeze,doors"}
+USUAL = {
+    "sqlite": "shard,committer,door,shard,both,committer,freeze,doors,full,io,fsync",
+    "postgresql": "shard,door,database,shard,freeze,doors",
+}
 RARE = {"sqlite": "eio,gcs", "postgresql": "eio,raylet,gcs,cut"}
 """These take longer or need more of the machine; one of them in turn after each round of the usual ones."""
 

@@ -1,0 +1,33 @@
+"""Reads of the database are few at a time, and those that wait for their turn are bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+
+from actors.journal.database import reader
+from actors.journal.migrate import migrate
+from actors.rules.errors import Overloaded
+from services.backend import READERS, READS_MAX, Backend
+
+
+def test_a_read_too_many_is_refused_and_told_when_to_come_again(new_database: Any) -> None:
+    url = new_database("sqlite")
+    migrate(url)
+
+    async def go() -> None:
+        backend, slow = Backend(None, reader(url, connections=READERS)), threading.Event()  # type: ignore[arg-type]
+        waiting = [asyncio.create_task(backend.read(lambda _: slow.wait(30))) for _ in range(READS_MAX)]
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded) as refused:
+            await backend.read(lambda _: None)
+        assert refused.value.retry_after_s == 1.0
+        slow.set()
+        assert await asyncio.gather(*waiting) == [True] * READS_MAX
+        assert await backend.read(lambda _: "again") == "again"
+        backend.close()
+
+    asyncio.run(go())
