@@ -30,6 +30,7 @@ from sqlalchemy import Connection as SqlConnection
 
 from actors.journal import allocator, cycles
 from actors.journal.database import sqlite_path
+from actors.journal.log_mover import LogMover
 from actors.journal.migrate import migrate
 from actors.journal.store import key_path, short_address, socket_path
 from actors.journal.writer import GroupWriter
@@ -39,9 +40,6 @@ log = logging.getLogger(__name__)
 
 READY = "committer ready"
 """Printed on standard output once clients can connect."""
-
-IDLE_CHECKPOINT_BYTES = 1024 * 1024
-"""When nothing waits and so much was written since the last time, the write-ahead log is moved into the database."""
 
 
 def lock(url: str) -> int:
@@ -75,8 +73,8 @@ class Committer:
 
     def __init__(self, url: str) -> None:
         """The caller holds the lock and has migrated the database."""
-        self._moved = 0  # of what the writer has written, by checkpoints when idle
-        self._writer = GroupWriter(url, name="committer-writer", idle=self._checkpoint)
+        self._mover = LogMover(url)
+        self._writer = GroupWriter(url, name="committer-writer", aside=self._aside)
         self._key = make_key(key_path(url))
         socket = socket_path(url)
         socket.unlink(missing_ok=True)  # of a committer that was killed: ours is the lock
@@ -92,6 +90,7 @@ class Committer:
         """Take no more, write what waits."""
         self._listener.close()
         self._writer.close()
+        self._mover.close()
         if self._folder is not None:
             os.close(self._folder)
 
@@ -127,13 +126,11 @@ class Committer:
             pass
         answers.put(None)
 
-    def _checkpoint(self, connection: SqlConnection) -> None:
-        """When nothing waits: shorten the log, so that a restart reads little."""
-        if self._writer.bytes_written - self._moved > IDLE_CHECKPOINT_BYTES:
-            self._moved = self._writer.bytes_written
-            raw = connection.connection.driver_connection
-            assert raw is not None
-            raw.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+    def _aside(self, connection: SqlConnection, idle: bool) -> None:
+        if idle:
+            self._mover.when_idle()
+        else:
+            self._mover.between_commits(connection)
 
 
 def _answer(client: Connection, answers: queue.SimpleQueue[Any]) -> None:

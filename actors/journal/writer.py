@@ -58,6 +58,8 @@ class Call:
 Payload: TypeAlias = PreparedCommit | Call
 Done: TypeAlias = Callable[[Any], None]
 """Told the outcome: a CommitResult, what the function returned, or the exception that refused it."""
+Aside: TypeAlias = Callable[[Connection, bool], None]
+"""aside(connection, idle)."""
 
 
 def size_of(payload: Payload) -> int:
@@ -71,17 +73,16 @@ def size_of(payload: Payload) -> int:
 class GroupWriter:
     """Owns one writing connection and the thread that uses it. Requests are applied in the order in which they are submitted."""
 
-    def __init__(self, url: str, name: str = "journal-writer", idle: Callable[[Connection], None] | None = None) -> None:
-        """`idle` is called with the connection, outside a transaction, when nothing waits (checkpoints)."""
+    def __init__(self, url: str, name: str = "journal-writer", aside: Aside | None = None) -> None:
+        """`aside` is called on the writer's thread, outside a transaction: after each group, and when nothing has waited for a while."""
         self._engine: Engine = writer(url)
         self._connection: Connection | None = None
-        self._idle = idle
+        self._aside = aside
         self._inbox: deque[tuple[Payload, Done, int]] = deque()
         self._bytes = 0
         self._changed = threading.Condition()
         self._closing = False
         self._suspect = False
-        self.bytes_written = 0  # about, since the start
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -119,12 +120,13 @@ class GroupWriter:
                 self._changed.notify_all()
             for (_, done, _), outcome in zip(group, outcomes, strict=True):
                 done(outcome)
+            self._step_aside(idle=False)
         self._drop()
         self._engine.dispose()
 
     def _take(self) -> list[tuple[Payload, Done, int]]:
         """What waits, within the bounds of a group; empty when closed and done."""
-        idled = self._idle is None
+        idled = self._aside is None
         while True:
             with self._changed:
                 if not self._inbox and not self._closing and idled:
@@ -139,13 +141,18 @@ class GroupWriter:
                     return group
                 if self._closing:
                     return []
-            if not idled and self._idle is not None and self._connection is not None:
-                try:
-                    self._idle(self._connection)
-                except Exception as error:  # the driver's own errors too: a checkpoint speaks with it directly
-                    log.error("between commits: %r", error)
-                    self._drop(suspect=True)
+            if not idled:
+                self._step_aside(idle=True)
             idled = True
+
+    def _step_aside(self, idle: bool) -> None:
+        if self._aside is None or self._connection is None:
+            return
+        try:
+            self._aside(self._connection, idle)
+        except Exception as error:  # the driver's own errors too: a checkpoint speaks with it directly
+            log.error("between commits: %r", error)
+            self._drop(suspect=True)
 
     def _write(self, payloads: list[Payload], until: float | None = None) -> list[Any]:
         """Write a group, on new connections for as long as patience lasts (one patience for all of it); a group that fails twice by
@@ -187,7 +194,6 @@ class GroupWriter:
                 run = []
                 outcomes.append(_call(connection, payload))
             outcomes += apply(connection, run) if run else []
-        self.bytes_written += sum(size_of(payload) for payload in payloads)
         return outcomes
 
     def _connected(self) -> Connection:
@@ -234,9 +240,9 @@ def _make_durable(connection: Connection) -> None:
     """
     raw = connection.connection.driver_connection
     assert raw is not None
-    _, logged, moved = raw.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
-    if logged != moved:
-        raise DBAPIError("PRAGMA wal_checkpoint(FULL)", None, OSError("a reader holds the log; it could not be made durable"))
+    busy, logged, moved = raw.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
+    if busy or logged != moved:
+        raise DBAPIError("PRAGMA wal_checkpoint(FULL)", None, OSError("the log is held by others; it could not be made durable"))
 
 
 def _as_failure(error: Exception) -> DomainError:

@@ -19,11 +19,13 @@ def test_an_error_of_the_driver_between_commits_ends_no_writer(database_url: str
     """A checkpoint that fails raises the driver's own error; after one such the committer took requests and answered none."""
     idled = threading.Semaphore(0)
 
-    def idle(connection: Connection) -> None:
+    def aside(connection: Connection, idle: bool) -> None:
+        if not idle:
+            return
         idled.release()
         raise sqlite3.OperationalError("disk I/O error")
 
-    writer = GroupWriter(database_url, idle=idle)
+    writer = GroupWriter(database_url, aside=aside)
     try:
         for _ in range(2):
             answered = threading.Event()
