@@ -39,11 +39,13 @@ class Backend:
         self.shards = shards
         self._engine = engine
         self._threads = ThreadPoolExecutor(READERS, thread_name_prefix="reader")
+        self._first = ThreadPoolExecutor(1, thread_name_prefix="reader-first")
         self._reads = 0
 
     def close(self) -> None:
         """Let go of threads and connections."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._threads, self._first):
+            threads.shutdown(wait=False, cancel_futures=True)
         self._engine.dispose()
 
     def shard_of(self, identity: str) -> int:
@@ -85,17 +87,27 @@ class Backend:
         if self._reads >= READS_MAX:
             raise Overloaded(f"{self._reads} reads wait for the database", retry_after_s=1.0)
 
+        self._reads += 1
+        try:
+            return await self._run(self._threads, function, *arguments, **named)
+        finally:
+            self._reads -= 1
+
+    async def read_first(self, function: Callable[Concatenate[Session, P], R], *arguments: P.args, **named: P.kwargs) -> R:
+        """As `read`, on a thread of its own: for alerts, which wait for nobody."""
+        return await self._run(self._first, function, *arguments, **named)
+
+    async def _run(
+        self, threads: ThreadPoolExecutor, function: Callable[Concatenate[Session, P], R], *arguments: P.args, **named: P.kwargs
+    ) -> R:
         def run() -> R:
             with reading(self._engine) as session:
                 return function(session, *arguments, **named)
 
-        self._reads += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, run)
+            return await asyncio.get_running_loop().run_in_executor(threads, run)
         except OperationalError as error:
             raise Unavailable("the database does not answer") from error
-        finally:
-            self._reads -= 1
 
 
 def left(context: Context) -> float | None:

@@ -35,7 +35,7 @@ from actors.directory import Directory
 from actors.journal import allocator, cycles, database
 from services import gather, rows, tag_ids
 from services.alerts import Alerts
-from services.backend import Backend
+from services.backend import READERS, Backend
 from services.feed import Feed
 from services.gather import Gatherer
 from services.inventory import Inventory
@@ -254,7 +254,7 @@ async def serve(config: Config) -> None:
     gather.warm_up()
     allocator.give_back_regularly()
     directory = Directory.connect(config.ray_namespace)
-    door = Door(config, Lines(directory), Backend(directory, database.reader(config.database_url, connections=8)))
+    door = Door(config, Lines(directory), Backend(directory, database.reader(config.database_url, connections=READERS + 1)))
     asked = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -121,7 +121,7 @@ class Feed:
                     await self.news.wait()
             self.news.clear()
             try:
-                found, up_to = await self._backend.read(queries.events, self._newest, READ)
+                found, up_to = await self._backend.read_first(queries.events, self._newest, READ)
             except DomainError as error:
                 log.warning("the event log cannot be read: %s", error)
                 await asyncio.sleep(1)

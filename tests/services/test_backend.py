@@ -1,4 +1,4 @@
-"""Reads of the database are few at a time, and those that wait for their turn are bounded."""
+"""Reads of the database are few at a time, and those that wait for their turn are bounded; alerts wait for none of them."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ def test_a_read_too_many_is_refused_and_told_when_to_come_again(new_database: An
     migrate(url)
 
     async def go() -> None:
-        backend, slow = Backend(None, reader(url, connections=READERS)), threading.Event()  # type: ignore[arg-type]
+        backend, slow = Backend(None, reader(url, connections=READERS + 1)), threading.Event()  # type: ignore[arg-type]
         waiting = [asyncio.create_task(backend.read(lambda _: slow.wait(30))) for _ in range(READS_MAX)]
         await asyncio.sleep(0)
         with pytest.raises(Overloaded) as refused:
             await backend.read(lambda _: None)
         assert refused.value.retry_after_s == 1.0
+        assert await backend.read_first(lambda _: "an alert") == "an alert"
         slow.set()
         assert await asyncio.gather(*waiting) == [True] * READS_MAX
         assert await backend.read(lambda _: "again") == "again"
