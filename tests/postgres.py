@@ -72,7 +72,8 @@ class PostgreSQL:
         return [server.pid, *(child.pid for child in server.children(recursive=True))]
 
     def start(self) -> None:
-        """Start the server and wait until it answers."""
+        """Start the server and wait until it answers. After `kill` it is started again and again: its data folder is locked until the last
+        of its children has noticed, and let go of the shared memory."""
         options = {"max_connections": "200", "log_min_messages": "warning", "unix_socket_directories": "", "max_wal_size": "2GB"}
         command: list[str | Path] = [
             self.binaries / "postgres",
@@ -85,15 +86,16 @@ class PostgreSQL:
         ]
         for name, value in options.items():
             command += ["-c", f"{name}={value}"]
-        with open(self.folder / "log", "ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd="/", start_new_session=True, **self._identity)
         deadline = time.monotonic() + START_S
         while True:
+            if self._process is None or self._process.poll() is not None:
+                with open(self.folder / "log", "ab") as log:
+                    self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd="/", start_new_session=True, **self._identity)
             try:
                 psycopg.connect(self._conninfo("postgres"), connect_timeout=5).close()
                 return
             except psycopg.OperationalError:
-                if self._process.poll() is not None or time.monotonic() > deadline:
+                if time.monotonic() > deadline:
                     raise RuntimeError(f"PostgreSQL did not start: {(self.folder / 'log').read_text()[-2000:]}") from None
                 time.sleep(0.05)
 
@@ -134,8 +136,6 @@ class PostgreSQL:
     def kill(self) -> None:
         """End the server as a power cut would: no last word. Its children see the postmaster die and end themselves."""
         self._end(signal.SIGKILL)
-        # The data folder is locked until the last child has let go of the shared memory.
-        time.sleep(0.5)
 
     def stop(self) -> None:
         """End the server in order, disconnecting everybody."""
