@@ -213,8 +213,6 @@ class Checkpoints:
     def _move(self, tags: I4, groups: Groups, splits: I8, work: Rows, batch: Batch) -> tuple[exposure.Rows, exposure.Rows]:
         """Judge the first `splits` readings of each group on `work`, and keep what it is then as their tags' checkpoints."""
         moving = splits > 0
-        if not moving.any():
-            return np.zeros(0, exposure.RUN), np.zeros(0, geofence.VISIT_EVENT)
         starts = groups.start[:-1][moving]
         ahead = Groups(
             groups.tag[moving],
@@ -240,15 +238,17 @@ class Checkpoints:
         splits = _splits(frozen(groups.start), frozen(groups.order), frozen(batch.sensed_us), earliest_us[groups.tag], CHECKPOINT_LAG)
         splits[use[groups.tag] & (splits < CHECKPOINT_MOVES)] = 0
         head.checkpoints.drop_all(tags[~use])  # one that was there does not hold what came before it
-        told = [self._move(tags, groups, splits, work, batch)]
-        starts, lengths = groups.start[:-1], np.diff(groups.start) - splits
-        rest = Groups(
-            groups.tag,
-            np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-            groups.order[block_index(starts + splits, lengths)],
-        )
-        told.append(self._feed(work, rest, batch))
-        runs, events = (np.concatenate(parts) for parts in zip(*told, strict=True))
+        if splits.any():
+            moved = self._move(tags, groups, splits, work, batch)
+            starts, lengths = groups.start[:-1], np.diff(groups.start) - splits
+            rest = Groups(
+                groups.tag,
+                np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+                groups.order[block_index(starts + splits, lengths)],
+            )
+            runs, events = (np.concatenate(parts) for parts in zip(moved, self._feed(work, rest, batch), strict=True))
+        else:
+            runs, events = self._feed(work, groups, batch)
         stated = head.stated_us
         concerned = {i for i, (tag, at) in enumerate(zip(tags.tolist(), begin_us.tolist(), strict=True)) if stated.get(tag, at) > at}
         concerned.update((np.searchsorted(work.first, runs["track"], side="right") - 1).tolist())
