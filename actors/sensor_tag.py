@@ -246,7 +246,7 @@ class SensorTags:
         self._hold(batch, found.future)
         if unsure_rows:
             unsure = np.flatnonzero(status == admit.UNSURE)
-            fresh = resolve(batch, status, unsure, self._known)
+            fresh = resolve(batch, status, unsure, self._known, self.reads.portion)
             for state, name in ((DUPLICATE, "duplicate"), (CONFLICTING, "conflicting")):
                 np.add.at(self.head.tags[name], batch.tag[unsure[status[unsure] == state]], 1)
             if len(fresh):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import grpc
@@ -41,6 +42,7 @@ class Backend:
         self._threads = ThreadPoolExecutor(READERS, thread_name_prefix="reader")
         self._first = ThreadPoolExecutor(1, thread_name_prefix="reader-first")
         self._reads = 0
+        self._counting = threading.Lock()
 
     def close(self) -> None:
         """Let go of threads and connections."""
@@ -86,12 +88,7 @@ class Backend:
         """
         if self._reads >= READS_MAX:
             raise Overloaded(f"{self._reads} reads wait for the database", retry_after_s=1.0)
-
-        self._reads += 1
-        try:
-            return await self._run(self._threads, function, *arguments, **named)
-        finally:
-            self._reads -= 1
+        return await self._run(self._threads, function, *arguments, **named)
 
     async def read_first(self, function: Callable[Concatenate[Session, P], R], *arguments: P.args, **named: P.kwargs) -> R:
         """As `read`, on a thread of its own: for alerts, which wait for nobody."""
@@ -104,10 +101,19 @@ class Backend:
             with reading(self._engine) as session:
                 return function(session, *arguments, **named)
 
+        reading_it = threads.submit(run)
+        if threads is self._threads:
+            with self._counting:
+                self._reads += 1
+            reading_it.add_done_callback(self._over)
         try:
-            return await asyncio.get_running_loop().run_in_executor(threads, run)
+            return await asyncio.shield(asyncio.wrap_future(reading_it))  # a read that is cancelled would count no more, and still wait
         except OperationalError as error:
             raise Unavailable("the database does not answer") from error
+
+    def _over(self, _: Future[Any]) -> None:
+        with self._counting:
+            self._reads -= 1
 
 
 def left(context: Context) -> float | None:

@@ -68,7 +68,7 @@ class Feed:
 
         The first piece comes at once. Raises OutOfRange where `after` has not been given yet, Unavailable when the door closes.
         """
-        newest = await self._backend.read(business.last_event_number)
+        newest = await self._backend.read_first(business.last_event_number)
         if after is not None and after < 0:
             raise OutOfRange("must be 0 or more", field="after_event_number", value=after)
         if after is not None and after > newest:
@@ -110,7 +110,7 @@ class Feed:
             up_to = self._newest
             fresh = [self._recent[i] for i in range(skipped, len(self._recent))]
             return Piece([event for event in fresh if _is(event, prefix, carrier) and wanted(event)], up_to)
-        found, up_to = await self._backend.read(queries.events, seen, READ, prefix=prefix, carrier=carrier)
+        found, up_to = await self._backend.read_first(queries.events, seen, READ, prefix=prefix, carrier=carrier)
         return Piece([event for event in found if wanted(event)], max(up_to, seen))
 
     async def _look(self) -> None:

@@ -97,7 +97,7 @@ class PostgreSQL:
             except psycopg.OperationalError:
                 if time.monotonic() > deadline:
                     raise RuntimeError(f"PostgreSQL did not start: {(self.folder / 'log').read_text()[-2000:]}") from None
-                time.sleep(0.05)
+                time.sleep(0.05 if self._process.poll() is None else 0.3)
 
     @property
     def pid(self) -> int:

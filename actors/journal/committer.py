@@ -26,11 +26,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from sqlalchemy import Connection as SqlConnection
 
 from actors.journal import allocator, cycles
 from actors.journal.database import sqlite_path
-from actors.journal.log_mover import LogMover
 from actors.journal.migrate import migrate
 from actors.journal.store import key_path, short_address, socket_path
 from actors.journal.writer import GroupWriter
@@ -73,8 +71,7 @@ class Committer:
 
     def __init__(self, url: str) -> None:
         """The caller holds the lock and has migrated the database."""
-        self._mover = LogMover(url)
-        self._writer = GroupWriter(url, name="committer-writer", aside=self._aside)
+        self._writer = GroupWriter(url, name="committer-writer")
         self._key = make_key(key_path(url))
         socket = socket_path(url)
         socket.unlink(missing_ok=True)  # of a committer that was killed: ours is the lock
@@ -90,7 +87,6 @@ class Committer:
         """Take no more, write what waits."""
         self._listener.close()
         self._writer.close()
-        self._mover.close()
         if self._folder is not None:
             os.close(self._folder)
 
@@ -125,12 +121,6 @@ class Committer:
         except (OSError, EOFError, Unavailable):
             pass
         answers.put(None)
-
-    def _aside(self, connection: SqlConnection, idle: bool) -> None:
-        if idle:
-            self._mover.when_idle()
-        else:
-            self._mover.between_commits(connection)
 
 
 def _answer(client: Connection, answers: queue.SimpleQueue[Any]) -> None:

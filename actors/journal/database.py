@@ -30,7 +30,7 @@ IDLE_TIMEOUT_MS = 3_000
 WAL_PAGES = 6_000
 """After so many pages (96 MB) the write-ahead log is moved into the database (log_mover.py)."""
 WAL_PAGES_MOST = 4 * WAL_PAGES
-"""Past so many pages a commit moves the log itself, and waits for that."""
+"""Past so many pages the writer moves the log itself, and commits wait."""
 
 FULL = 2
 """Value of SQLite's PRAGMA synchronous that makes a commit durable before COMMIT returns."""

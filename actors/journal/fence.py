@@ -25,11 +25,13 @@ HOLDER_MS = 4_000
 """So long a new owner waits for the transaction of the old one; longer than PostgreSQL lets it sit idle (database.IDLE_TIMEOUT_MS)."""
 LOCK_NOT_AVAILABLE = "55P03"
 END_HOLDER = text(
-    "SELECT pg_terminate_backend(held.pid) FROM shard_owner AS owner JOIN pg_locks AS held"
-    " ON held.locktype = 'transactionid' AND held.transactionid = owner.xmax AND held.granted"
-    " WHERE owner.shard = :shard AND held.pid <> pg_backend_pid()"
+    "SELECT pg_terminate_backend(holder.pid) FROM pg_locks AS held JOIN pg_stat_activity AS holder USING (pid)"
+    " WHERE held.locktype = 'relation' AND held.relation = 'shard_owner'::regclass AND held.database = holder.datid AND held.granted"
+    " AND held.mode IN ('RowShareLock', 'RowExclusiveLock') AND holder.pid <> pg_backend_pid() AND holder.datname = current_database()"
+    " AND holder.xact_start < clock_timestamp() - make_interval(secs => :age_s)"
 )
-"""Who has changed or locked a row and has not committed is named by the row's xmax."""
+"""Who has locked or changed a row of the table for so long. (The row's own xmax names nobody once the savepoint of that change is
+released. A commit of another shard that takes so long is sent once more by its shard.)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +90,8 @@ def _locked_epoch(connection: Connection, shard: int) -> int | None:
     except OperationalError as error:
         if getattr(error.orig, "sqlstate", "") != LOCK_NOT_AVAILABLE:
             raise
-        ended = connection.execute(END_HOLDER, {"shard": shard}).scalars().all()
-        log.warning("shard %d: %d connections that held its row for %d ms were ended", shard, len(ended), HOLDER_MS)
+        ended = connection.execute(END_HOLDER, {"age_s": HOLDER_MS / 1000}).scalars().all()
+        log.warning("shard %d: %d connections that held its row, or another, for %d ms were ended", shard, len(ended), HOLDER_MS)
         epoch = connection.execute(lock).scalar()
     connection.exec_driver_sql("SET LOCAL lock_timeout TO DEFAULT")
     return epoch

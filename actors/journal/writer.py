@@ -24,6 +24,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from actors.journal import rows
 from actors.journal.commit import apply
 from actors.journal.database import assert_durable, writer
+from actors.journal.log_mover import LogMover
 from actors.journal.prepared import PreparedCommit
 from actors.rules.errors import DomainError, StorageFull, Unavailable
 
@@ -58,8 +59,6 @@ class Call:
 Payload: TypeAlias = PreparedCommit | Call
 Done: TypeAlias = Callable[[Any], None]
 """Told the outcome: a CommitResult, what the function returned, or the exception that refused it."""
-Aside: TypeAlias = Callable[[Connection, bool], None]
-"""aside(connection, idle)."""
 
 
 def size_of(payload: Payload) -> int:
@@ -73,11 +72,10 @@ def size_of(payload: Payload) -> int:
 class GroupWriter:
     """Owns one writing connection and the thread that uses it. Requests are applied in the order in which they are submitted."""
 
-    def __init__(self, url: str, name: str = "journal-writer", aside: Aside | None = None) -> None:
-        """`aside` is called on the writer's thread, outside a transaction: after each group, and when nothing has waited for a while."""
+    def __init__(self, url: str, name: str = "journal-writer") -> None:
         self._engine: Engine = writer(url)
         self._connection: Connection | None = None
-        self._aside = aside
+        self._log = LogMover(url) if self._engine.dialect.name == "sqlite" else None
         self._inbox: deque[tuple[Payload, Done, int]] = deque()
         self._bytes = 0
         self._changed = threading.Condition()
@@ -120,13 +118,15 @@ class GroupWriter:
                 self._changed.notify_all()
             for (_, done, _), outcome in zip(group, outcomes, strict=True):
                 done(outcome)
-            self._step_aside(idle=False)
+            self._look_after_log(idle=False)
         self._drop()
+        if self._log is not None:
+            self._log.close()
         self._engine.dispose()
 
     def _take(self) -> list[tuple[Payload, Done, int]]:
         """What waits, within the bounds of a group; empty when closed and done."""
-        idled = self._aside is None
+        idled = self._log is None
         while True:
             with self._changed:
                 if not self._inbox and not self._closing and idled:
@@ -142,14 +142,17 @@ class GroupWriter:
                 if self._closing:
                     return []
             if not idled:
-                self._step_aside(idle=True)
+                self._look_after_log(idle=True)
             idled = True
 
-    def _step_aside(self, idle: bool) -> None:
-        if self._aside is None or self._connection is None:
+    def _look_after_log(self, idle: bool) -> None:
+        if self._log is None or self._connection is None:
             return
         try:
-            self._aside(self._connection, idle)
+            if idle:
+                self._log.when_idle()
+            else:
+                self._log.between_commits(self._connection)
         except Exception as error:  # the driver's own errors too: a checkpoint speaks with it directly
             log.error("between commits: %r", error)
             self._drop(suspect=True)
@@ -202,8 +205,10 @@ class GroupWriter:
             try:
                 assert_durable(connection)
                 connection.rollback()
-                if self._suspect and connection.dialect.name == "sqlite":
-                    _make_durable(connection)
+                if self._log is not None:
+                    connection.connection.driver_connection.execute("PRAGMA wal_autocheckpoint=0")  # type: ignore[union-attr]
+                    if self._suspect:
+                        self._log.make_durable(connection)
             except BaseException:
                 connection.invalidate()
                 raise
@@ -230,19 +235,6 @@ def _call(connection: Connection, call: Call) -> Any:
         return refused
     except IntegrityError as refused:
         return rows.as_domain_error(refused)
-
-
-def _make_durable(connection: Connection) -> None:
-    """Move all that SQLite recovered from its log into the database file, with new writes and new flushes.
-
-    After a failed flush the system may hold the log's pages as clean though they are not on the disk; what is read from them
-    must not be answered as done before it was written anew.
-    """
-    raw = connection.connection.driver_connection
-    assert raw is not None
-    busy, logged, moved = raw.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
-    if busy or logged != moved:
-        raise DBAPIError("PRAGMA wal_checkpoint(FULL)", None, OSError("the log is held by others; it could not be made durable"))
 
 
 def _as_failure(error: Exception) -> DomainError:

@@ -3,7 +3,7 @@
 Handbook 6: a reading's identity is (tag, boot, sequence) where the device tells both, else (tag, sensed_at, metric), a position
 being one metric. The accepted readings go to the ring at once, so that a copy later in the same batch is found there.
 What neither the sequence ranges nor the ring can decide is UNSURE: the caller looks it up in the journal and calls again.
-So are, where the ring does not know them, the sequences of a tag that its ranges have forgotten: it keeps RANGES_MAX of them, the highest.
+So is, where the ring does not know it, a sequence out of a hole that a tag with too many ranges has closed.
 """
 
 from __future__ import annotations
@@ -21,10 +21,9 @@ from actors.tags.ring import Ring
 
 UNSURE = 0
 FIRST_POSITION_CODE, LAST_POSITION_CODE = LATITUDE, SPEED
-RANGES_MAX = 255
-"""Of a tag, besides its top one: what a byte counts. A tag that loses a tenth of its readings fills them in 2,550 readings."""
+RANGES_MAX = 256
+"""Of a tag, besides its top one, before holes are closed. A tag that loses a tenth of its readings has so many after 2,560."""
 _RANGES_MAX = RANGES_MAX
-_FLOOR = -1
 _NONE_US = MIN_US
 _LEARN = 8
 
@@ -33,8 +32,8 @@ class Ranges:
     """Sequence ranges of all tags but their top ones: linked lists of (boot, low, high), in no order.
 
     A tag's top range, the highest of the boot that it was heard of last, is in its row; most tags have no other.
-    A tag that has more than RANGES_MAX others forgets the lowest one. What it forgot lies under its floor, a node whose low is -1:
-    sequences up to (boot, high) of it may have been received or not.
+    Where a tag has more than RANGES_MAX others, each new one has the two lowest of its boot become one: the hole between them is closed,
+    and what comes out of it later looks as if it had been received. So a tag has at most RANGES_MAX, and one for each boot.
     """
 
     def __init__(self) -> None:
@@ -48,44 +47,6 @@ class Ranges:
         """Room for `more` new ranges."""
         needed = int(self.state[0]) + more
         self.boot, self.low, self.high, self.next = (grown(a, needed) for a in (self.boot, self.low, self.high, self.next))
-
-
-@nb.njit(cache=True, nogil=True)
-def _put_node(tags: Any, t: int, boot: int, low: int, high: int, r_boot: I8, r_low: I8, r_high: I8, r_next: I4, r_state: I8) -> None:
-    """Add a node to the list of tag t."""
-    if r_state[1] >= 0:
-        node = r_state[1]
-        r_state[1] = r_next[node]
-    else:
-        node = r_state[0]
-        r_state[0] += 1
-    r_boot[node], r_low[node], r_high[node] = boot, low, high
-    r_next[node] = tags[t].range_head
-    tags[t].range_head = node
-
-
-@nb.njit(cache=True, nogil=True)
-def _put_range(tags: Any, t: int, boot: int, low: int, high: int, r_boot: I8, r_low: I8, r_high: I8, r_next: I4, r_state: I8) -> None:
-    """Add a range to the list of tag t. Where the list is full, the lowest of all is forgotten: the floor rises to it."""
-    if tags[t].ranges < _RANGES_MAX:
-        tags[t].ranges += 1
-        _put_node(tags, t, boot, low, high, r_boot, r_low, r_high, r_next, r_state)
-        return
-    lowest, floor = -1, -1
-    low_boot, low_high = boot, high
-    node = tags[t].range_head
-    while node >= 0:
-        if r_low[node] == _FLOOR:
-            floor = node
-        elif r_boot[node] < low_boot or (r_boot[node] == low_boot and r_high[node] < low_high):
-            lowest, low_boot, low_high = node, r_boot[node], r_high[node]
-        node = r_next[node]
-    if lowest >= 0:
-        r_boot[lowest], r_low[lowest], r_high[lowest] = boot, low, high
-    if floor < 0:
-        _put_node(tags, t, low_boot, _FLOOR, low_high, r_boot, r_low, r_high, r_next, r_state)
-    elif low_boot > r_boot[floor] or (low_boot == r_boot[floor] and low_high > r_high[floor]):
-        r_boot[floor], r_high[floor] = low_boot, low_high
 
 
 @nb.njit(cache=True, nogil=True)
@@ -106,8 +67,42 @@ def _take_range(tags: Any, t: int, taken: int, r_next: I4, r_state: I8) -> None:
 
 
 @nb.njit(cache=True, nogil=True)
+def _close_lowest_hole(tags: Any, t: int, boot: int, r_boot: I8, r_low: I8, r_high: I8, r_next: I4, r_state: I8) -> None:
+    """Make one of the two lowest ranges of a boot of tag t, where it has two."""
+    first, second = -1, -1
+    node = tags[t].range_head
+    while node >= 0:
+        if r_boot[node] == boot:
+            if first < 0 or r_low[node] < r_low[first]:
+                first, second = node, first
+            elif second < 0 or r_low[node] < r_low[second]:
+                second = node
+        node = r_next[node]
+    if second >= 0:
+        r_high[first] = r_high[second]
+        _take_range(tags, t, second, r_next, r_state)
+
+
+@nb.njit(cache=True, nogil=True)
+def _put_range(tags: Any, t: int, boot: int, low: int, high: int, r_boot: I8, r_low: I8, r_high: I8, r_next: I4, r_state: I8) -> None:
+    """Add a range to the list of tag t."""
+    if r_state[1] >= 0:
+        node = r_state[1]
+        r_state[1] = r_next[node]
+    else:
+        node = r_state[0]
+        r_state[0] += 1
+    r_boot[node], r_low[node], r_high[node] = boot, low, high
+    r_next[node] = tags[t].range_head
+    tags[t].range_head = node
+    tags[t].ranges += 1
+    if tags[t].ranges > _RANGES_MAX:
+        _close_lowest_hole(tags, t, boot, r_boot, r_low, r_high, r_next, r_state)
+
+
+@nb.njit(cache=True, nogil=True)
 def _note_sequence(tags: Any, t: int, boot: int, sequence: int, r_boot: I8, r_low: I8, r_high: I8, r_next: I4, r_state: I8) -> bool:
-    """Add (boot, sequence) to the ranges of tag t. True where a range held it already, or may have: it is not above the floor."""
+    """Add (boot, sequence) to the ranges of tag t. True where a range held it already, or it is out of a hole that was closed."""
     top = tags[t]
     any_top = top.top_sequence >= 0
     on_top = any_top and top.top_boot == boot
@@ -122,10 +117,7 @@ def _note_sequence(tags: Any, t: int, boot: int, sequence: int, r_boot: I8, r_lo
     below, above = -1, -1  # the ranges that end just before the sequence, and begin just after it
     node = top.range_head
     while node >= 0:
-        if r_low[node] == _FLOOR:
-            if boot < r_boot[node] or (boot == r_boot[node] and sequence <= r_high[node]):
-                return True
-        elif r_boot[node] == boot:
+        if r_boot[node] == boot:
             if r_low[node] <= sequence <= r_high[node]:
                 return True
             if r_high[node] == sequence - 1:
@@ -154,7 +146,7 @@ def _note_sequence(tags: Any, t: int, boot: int, sequence: int, r_boot: I8, r_lo
     low, high, highest = sequence, sequence, -1
     node = top.range_head
     while node >= 0:
-        if r_low[node] != _FLOOR and r_boot[node] == boot and r_high[node] >= high:
+        if r_boot[node] == boot and r_high[node] >= high:
             low, high, highest = r_low[node], r_high[node], node
         node = r_next[node]
     if highest >= 0:

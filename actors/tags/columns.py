@@ -34,7 +34,7 @@ TAG = np.dtype(
         ("unit", "i4"),  # the number of the handling unit it rides on (Custodies)
         ("shape", "i4"),  # of its rows (records.Shapes), 0 where it has none: then nothing is judged
         ("checkpoint", "i4"),  # its place among the checkpoints, -1 where it has none
-        ("ranges", "u1"),  # how many they are, the floor not counted
+        ("ranges", "u2"),  # how many they are
         ("silent", "u1"),  # see clock.SILENT
         ("special", "u1"),  # bits: SPECIAL_*
     ],

@@ -13,6 +13,12 @@ from actors.tags.columns import MIN_US
 Known = Callable[[list[int], int, int], tuple[I4, Batch]]
 """(tags, from_us, until_us) -> (position in `tags`, accepted readings)."""
 
+Portion = Callable[[int, int, int, int], int]
+"""See actors.sensor_tag.Reads."""
+
+READINGS_AT_ONCE = 1 << 18
+"""About so many readings are looked through at a time."""
+
 Content = tuple[tuple[int, bytes], ...]
 
 
@@ -47,7 +53,7 @@ class _Index:
                 self.plain[(tag, int(batch.sensed_us[row]), metric)] = part
 
 
-def resolve(batch: Batch, status: U1, unsure: I8, known: Known) -> I8:
+def resolve(batch: Batch, status: U1, unsure: I8, known: Known, portion: Portion) -> I8:
     """Give each row of `unsure` its status, or leave it and return it as new, in order. `batch.values` loses what a partly known
     reading repeats; a partly conflicting one is CONFLICTING and returned too.
     """
@@ -56,18 +62,24 @@ def resolve(batch: Batch, status: U1, unsure: I8, known: Known) -> I8:
     def load(tags: Any, from_us: int, until_us: int) -> None:
         numbers = [int(tag) for tag in np.unique(tags)]
         position, rows = known(numbers, from_us, until_us)
-        for row in range(len(rows)):
+        sequenced = rows.sequence >= 0
+        asked = np.where(sequenced, np.isin(rows.sequence, batch.sequence[unsure]), np.isin(rows.sensed_us, batch.sensed_us[unsure]))
+        for row in np.flatnonzero(asked).tolist():
             index.add(numbers[int(position[row])], rows, row)
 
     times = batch.sensed_us[unsure]
     load(batch.tag[unsure], int(times.min()), int(times.max()) + 1)
-    elsewhere = [
-        row
+    elsewhere = {
+        int(batch.tag[row])
         for row in unsure.tolist()
         if batch.sequence[row] >= 0 and (int(batch.tag[row]), int(batch.boot[row]), int(batch.sequence[row])) not in index.sequenced
-    ]
-    if elsewhere:  # the same sequence number may have come with another sensed time: a conflict
-        load(batch.tag[elsewhere], MIN_US, FOREVER_US)
+    }
+    for tag in sorted(elsewhere):  # the same sequence number may have come with another sensed time: a conflict
+        from_us = MIN_US
+        while from_us < FOREVER_US:
+            until_us = portion(tag, from_us, FOREVER_US, READINGS_AT_ONCE)
+            load([tag], from_us, until_us)
+            from_us = until_us
     fresh = []
     for row in unsure.tolist():
         if _decide(index, batch, row, status):

@@ -270,12 +270,14 @@ class Chaos:
             return None
         cycle, before = Cycle(kind, "signal", f"committer's {what}"), self.counters.found_written
         process = psutil.Process(found.pid)
-        with self.between_write_and_commit(cycle):
-            begun = time.monotonic_ns()
-            switch(process, True)
-        time.sleep(1.0)
-        cycle.waiting = self.counters.waiting
-        switch(process, False)
+        try:
+            with self.between_write_and_commit(cycle):
+                begun = time.monotonic_ns()
+                switch(process, True)
+            time.sleep(1.0)
+            cycle.waiting = self.counters.waiting
+        finally:
+            switch(process, False)
         self.watch(cycle, begun, self.everything(), lambda: True, before)
         return cycle
 

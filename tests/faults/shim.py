@@ -63,7 +63,14 @@ def install(failing: Callable[[], bool]) -> None:
         if methods not in tables:
             table = Methods.from_buffer_copy(ctypes.cast(methods, ctypes.POINTER(Methods)).contents)
             flush = ctypes.cast(table.sync, SYNC)
-            table.sync = SYNC(lambda file, flags: IOERR_FSYNC if failing() else flush(file, flags))
+
+            def synced(file: int, flags: int) -> int:
+                try:
+                    return IOERR_FSYNC if failing() else int(flush(file, flags))
+                except Exception:  # what a callback raises would be told as 0, that is: flushed
+                    return IOERR_FSYNC
+
+            table.sync = SYNC(synced)
             tables[methods] = table
             _kept.extend((table.sync, flush))
         return ctypes.addressof(tables[methods])

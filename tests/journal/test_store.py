@@ -21,7 +21,7 @@ from sqlalchemy import event as sqlalchemy_event
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
-from actors.journal import fence
+from actors.journal import fence, rows
 from actors.journal.commit import CommitResult, EventDraft, PreparedCommit
 from actors.journal.database import assert_durable, sqlite_path, writer
 from actors.journal.migrate import migrate
@@ -405,11 +405,14 @@ def an_owner_in_a_transaction(url: str) -> Iterator[tuple[Store, Connection]]:
     migrate(url)
     store = open_store(url)
     take(store, 0)
-    with writer(url).connect() as frozen:
-        frozen.execute(text("UPDATE shard_owner SET journal_head = 1 WHERE shard = 0"))
+    frozen = writer(url).connect()
+    try:
+        with rows.savepoint(frozen):  # as a commit's, which is released before the transaction ends
+            frozen.execute(text("UPDATE shard_owner SET journal_head = 1 WHERE shard = 0"))
         yield store, frozen
+    finally:
         frozen.invalidate()
-    store.close()
+        store.close()
 
 
 @pytest.mark.parametrize("last", ["one row", "many rows"])

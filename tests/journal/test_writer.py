@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from collections.abc import Callable
 from typing import Any
 
+import pytest
 from sqlalchemy import Connection, text
 
+from actors.journal.log_mover import LogMover
 from actors.journal.writer import Call, GroupWriter
 
 
@@ -15,17 +18,19 @@ def one(connection: Connection) -> int:
     return int(connection.execute(text("SELECT 1")).scalar_one())
 
 
-def test_an_error_of_the_driver_between_commits_ends_no_writer(database_url: str) -> None:
+@pytest.mark.parametrize("when", ["between_commits", "when_idle"])
+def test_an_error_of_the_driver_between_commits_ends_no_writer(
+    when: str, new_database: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A checkpoint that fails raises the driver's own error; after one such the committer took requests and answered none."""
-    idled = threading.Semaphore(0)
+    failed = threading.Semaphore(0)
 
-    def aside(connection: Connection, idle: bool) -> None:
-        if not idle:
-            return
-        idled.release()
+    def fail(*_: Any) -> None:
+        failed.release()
         raise sqlite3.OperationalError("disk I/O error")
 
-    writer = GroupWriter(database_url, aside=aside)
+    monkeypatch.setattr(LogMover, when, fail)
+    writer = GroupWriter(new_database("sqlite"))
     try:
         for _ in range(2):
             answered = threading.Event()
@@ -33,6 +38,6 @@ def test_an_error_of_the_driver_between_commits_ends_no_writer(database_url: str
             writer.submit(Call(one, ()), lambda outcome, told=told, answered=answered: (told.append(outcome), answered.set()))  # type: ignore[misc]
             assert answered.wait(10)
             assert told == [1]
-            assert idled.acquire(timeout=10)
+            assert failed.acquire(timeout=10)
     finally:
         writer.close()
