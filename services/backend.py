@@ -97,7 +97,11 @@ class Backend:
     async def _run(
         self, threads: ThreadPoolExecutor, function: Callable[Concatenate[Session, P], R], *arguments: P.args, **named: P.kwargs
     ) -> R:
+        gone = False
+
         def run() -> R:
+            if gone:
+                raise Unavailable("nobody waits for it any more")
             with reading(self._engine) as session:
                 return function(session, *arguments, **named)
 
@@ -110,6 +114,9 @@ class Backend:
             return await asyncio.shield(asyncio.wrap_future(reading_it))  # a read that is cancelled would count no more, and still wait
         except OperationalError as error:
             raise Unavailable("the database does not answer") from error
+        except asyncio.CancelledError:
+            gone = True
+            raise
 
     def _over(self, _: Future[Any]) -> None:
         with self._counting:

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from sqlalchemy import Connection as SqlConnection
 
 from actors.journal import allocator, cycles
 from actors.journal.database import sqlite_path
@@ -38,6 +39,9 @@ log = logging.getLogger(__name__)
 
 READY = "committer ready"
 """Printed on standard output once clients can connect."""
+
+IDLE_CHECKPOINT_BYTES = 1024 * 1024
+"""When nothing waits and so much was written since the last time, the write-ahead log is moved into the database."""
 
 
 def lock(url: str) -> int:
@@ -71,7 +75,8 @@ class Committer:
 
     def __init__(self, url: str) -> None:
         """The caller holds the lock and has migrated the database."""
-        self._writer = GroupWriter(url, name="committer-writer")
+        self._moved = 0  # of what the writer has written, by checkpoints when idle
+        self._writer = GroupWriter(url, name="committer-writer", idle=self._checkpoint)
         self._key = make_key(key_path(url))
         socket = socket_path(url)
         socket.unlink(missing_ok=True)  # of a committer that was killed: ours is the lock
@@ -121,6 +126,14 @@ class Committer:
         except (OSError, EOFError, Unavailable):
             pass
         answers.put(None)
+
+    def _checkpoint(self, connection: SqlConnection) -> None:
+        """When nothing waits: shorten the log, so that a restart reads little."""
+        if self._writer.bytes_written - self._moved > IDLE_CHECKPOINT_BYTES:
+            self._moved = self._writer.bytes_written
+            raw = connection.connection.driver_connection
+            assert raw is not None
+            raw.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
 
 def _answer(client: Connection, answers: queue.SimpleQueue[Any]) -> None:

@@ -28,10 +28,10 @@ END_HOLDER = text(
     "SELECT pg_terminate_backend(holder.pid) FROM pg_locks AS held JOIN pg_stat_activity AS holder USING (pid)"
     " WHERE held.locktype = 'relation' AND held.relation = 'shard_owner'::regclass AND held.database = holder.datid AND held.granted"
     " AND held.mode IN ('RowShareLock', 'RowExclusiveLock') AND holder.pid <> pg_backend_pid() AND holder.datname = current_database()"
-    " AND holder.xact_start < clock_timestamp() - make_interval(secs => :age_s)"
+    " AND holder.xact_start < clock_timestamp() - make_interval(secs => :age_s) AND holder.wait_event_type IS DISTINCT FROM 'Lock'"
 )
-"""Who has locked or changed a row of the table for so long. (The row's own xmax names nobody once the savepoint of that change is
-released. A commit of another shard that takes so long is sent once more by its shard.)"""
+"""Who has locked or changed a row of the table for so long, and waits for no lock itself. (The row's own xmax names nobody once the
+savepoint of that change is released. A commit of another shard that takes so long is sent once more by its shard.)"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,6 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from actors.journal import rows
 from actors.journal.commit import apply
 from actors.journal.database import assert_durable, writer
-from actors.journal.log_mover import LogMover
 from actors.journal.prepared import PreparedCommit
 from actors.rules.errors import DomainError, StorageFull, Unavailable
 
@@ -72,15 +71,17 @@ def size_of(payload: Payload) -> int:
 class GroupWriter:
     """Owns one writing connection and the thread that uses it. Requests are applied in the order in which they are submitted."""
 
-    def __init__(self, url: str, name: str = "journal-writer") -> None:
+    def __init__(self, url: str, name: str = "journal-writer", idle: Callable[[Connection], None] | None = None) -> None:
+        """`idle` is called with the connection, outside a transaction, when nothing waits (checkpoints)."""
         self._engine: Engine = writer(url)
         self._connection: Connection | None = None
-        self._log = LogMover(url) if self._engine.dialect.name == "sqlite" else None
+        self._idle = idle
         self._inbox: deque[tuple[Payload, Done, int]] = deque()
         self._bytes = 0
         self._changed = threading.Condition()
         self._closing = False
         self._suspect = False
+        self.bytes_written = 0  # about, since the start
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -118,15 +119,12 @@ class GroupWriter:
                 self._changed.notify_all()
             for (_, done, _), outcome in zip(group, outcomes, strict=True):
                 done(outcome)
-            self._look_after_log(idle=False)
         self._drop()
-        if self._log is not None:
-            self._log.close()
         self._engine.dispose()
 
     def _take(self) -> list[tuple[Payload, Done, int]]:
         """What waits, within the bounds of a group; empty when closed and done."""
-        idled = self._log is None
+        idled = self._idle is None
         while True:
             with self._changed:
                 if not self._inbox and not self._closing and idled:
@@ -141,21 +139,13 @@ class GroupWriter:
                     return group
                 if self._closing:
                     return []
-            if not idled:
-                self._look_after_log(idle=True)
+            if not idled and self._idle is not None and self._connection is not None:
+                try:
+                    self._idle(self._connection)
+                except Exception as error:  # the driver's own errors too: a checkpoint speaks with it directly
+                    log.error("between commits: %r", error)
+                    self._drop(suspect=True)
             idled = True
-
-    def _look_after_log(self, idle: bool) -> None:
-        if self._log is None or self._connection is None:
-            return
-        try:
-            if idle:
-                self._log.when_idle()
-            else:
-                self._log.between_commits(self._connection)
-        except Exception as error:  # the driver's own errors too: a checkpoint speaks with it directly
-            log.error("between commits: %r", error)
-            self._drop(suspect=True)
 
     def _write(self, payloads: list[Payload], until: float | None = None) -> list[Any]:
         """Write a group, on new connections for as long as patience lasts (one patience for all of it); a group that fails twice by
@@ -171,8 +161,8 @@ class GroupWriter:
                 return self._transaction(connection, payloads)
             except Exception as error:  # the thread must outlive a fault in our own code as well; the callers are told
                 log.error("writing %d commits: %r", len(payloads), error, exc_info=not isinstance(error, DBAPIError))
-                self._drop(suspect=True)
                 failure = _as_failure(error)
+                self._drop(suspect=isinstance(error, (DBAPIError, OSError)) and not isinstance(failure, StorageFull))
             failures += connected
             if isinstance(failure, StorageFull) or time.monotonic() > until:
                 break
@@ -197,6 +187,7 @@ class GroupWriter:
                 run = []
                 outcomes.append(_call(connection, payload))
             outcomes += apply(connection, run) if run else []
+        self.bytes_written += sum(size_of(payload) for payload in payloads)
         return outcomes
 
     def _connected(self) -> Connection:
@@ -205,10 +196,8 @@ class GroupWriter:
             try:
                 assert_durable(connection)
                 connection.rollback()
-                if self._log is not None:
-                    connection.connection.driver_connection.execute("PRAGMA wal_autocheckpoint=0")  # type: ignore[union-attr]
-                    if self._suspect:
-                        self._log.make_durable(connection)
+                if self._suspect and connection.dialect.name == "sqlite":
+                    _make_durable(connection)
             except BaseException:
                 connection.invalidate()
                 raise
@@ -235,6 +224,19 @@ def _call(connection: Connection, call: Call) -> Any:
         return refused
     except IntegrityError as refused:
         return rows.as_domain_error(refused)
+
+
+def _make_durable(connection: Connection) -> None:
+    """Move all that SQLite recovered from its log into the database file, with new writes and new flushes, and begin the log anew.
+
+    After a failed flush the system may hold the log's pages as clean though they are not on the disk; what is read from them
+    must not be answered as done before it was written anew, and nothing be logged behind them: recovery would stop there.
+    """
+    raw = connection.connection.driver_connection
+    assert raw is not None
+    busy, _, _ = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    if busy:
+        raise DBAPIError("PRAGMA wal_checkpoint(TRUNCATE)", None, OSError("a reader holds the log; it could not be made durable"))
 
 
 def _as_failure(error: Exception) -> DomainError:

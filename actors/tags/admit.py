@@ -23,7 +23,7 @@ UNSURE = 0
 FIRST_POSITION_CODE, LAST_POSITION_CODE = LATITUDE, SPEED
 RANGES_MAX = 256
 """Of a tag, besides its top one, before holes are closed. A tag that loses a tenth of its readings has so many after 2,560."""
-_RANGES_MAX = RANGES_MAX
+_RANGES_MAX, _COUNTED = RANGES_MAX, np.iinfo(np.uint16).max
 _NONE_US = MIN_US
 _LEARN = 8
 
@@ -95,7 +95,7 @@ def _put_range(tags: Any, t: int, boot: int, low: int, high: int, r_boot: I8, r_
     r_boot[node], r_low[node], r_high[node] = boot, low, high
     r_next[node] = tags[t].range_head
     tags[t].range_head = node
-    tags[t].ranges += 1
+    tags[t].ranges = min(tags[t].ranges + 1, _COUNTED)
     if tags[t].ranges > _RANGES_MAX:
         _close_lowest_hole(tags, t, boot, r_boot, r_low, r_high, r_next, r_state)
 

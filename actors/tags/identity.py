@@ -17,7 +17,9 @@ Portion = Callable[[int, int, int, int], int]
 """See actors.sensor_tag.Reads."""
 
 READINGS_AT_ONCE = 1 << 18
-"""About so many readings are looked through at a time."""
+"""About so many readings of a tag are looked through at a time."""
+TOGETHER_US = 86_400_000_000
+"""What is asked for of all tags together lies within so long."""
 
 Content = tuple[tuple[int, bytes], ...]
 
@@ -67,19 +69,25 @@ def resolve(batch: Batch, status: U1, unsure: I8, known: Known, portion: Portion
         for row in np.flatnonzero(asked).tolist():
             index.add(numbers[int(position[row])], rows, row)
 
-    times = batch.sensed_us[unsure]
-    load(batch.tag[unsure], int(times.min()), int(times.max()) + 1)
+    def load_portions(tag: int, from_us: int, until_us: int) -> None:
+        while from_us < until_us:
+            to_us = portion(tag, from_us, until_us, READINGS_AT_ONCE)
+            load([tag], from_us, to_us)
+            from_us = to_us
+
+    tags, times = batch.tag[unsure], batch.sensed_us[unsure]
+    if times.max() - times.min() <= TOGETHER_US:
+        load(tags, int(times.min()), int(times.max()) + 1)
+    else:
+        for tag in np.unique(tags).tolist():
+            load_portions(tag, int(times[tags == tag].min()), int(times[tags == tag].max()) + 1)
     elsewhere = {
         int(batch.tag[row])
         for row in unsure.tolist()
         if batch.sequence[row] >= 0 and (int(batch.tag[row]), int(batch.boot[row]), int(batch.sequence[row])) not in index.sequenced
     }
     for tag in sorted(elsewhere):  # the same sequence number may have come with another sensed time: a conflict
-        from_us = MIN_US
-        while from_us < FOREVER_US:
-            until_us = portion(tag, from_us, FOREVER_US, READINGS_AT_ONCE)
-            load([tag], from_us, until_us)
-            from_us = until_us
+        load_portions(tag, MIN_US, FOREVER_US)
     fresh = []
     for row in unsure.tolist():
         if _decide(index, batch, row, status):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from actors.sensor_tag import SensorTags
 
-SNAPSHOT_VERSION = 9
+SNAPSHOT_VERSION = 10
 """Of the layout of `dump`; another one is not read, the journal is folded instead."""
 
 
