@@ -88,7 +88,7 @@ class Settings(BaseModel):
     )
     in_flight_bytes: Bytes = Field(256 << 20, description="Bytes of readings in flight in one door; beyond: RESOURCE_EXHAUSTED.")
     queue_s: Seconds = Field(
-        0.5, description="Readings that would wait longer than this in a door (at its rate of late) are refused: RESOURCE_EXHAUSTED."
+        0.25, description="Readings that would wait longer than this in a door (at its rate of late) are refused: RESOURCE_EXHAUSTED."
     )
     ring_bytes: Bytes = Field(64 << 20, description="Recent readings that each shard keeps in memory.")
     snapshot_readings: int = Field(1_000_000, ge=1_000, description="A shard takes a snapshot of its state after this many readings.")

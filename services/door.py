@@ -111,7 +111,7 @@ class Config:
     replay_opener: str = ""
     gather_ms: float = 2.0
     in_flight_bytes: int = 256 << 20
-    queue_s: float = 0.5
+    queue_s: float = 0.25
     spare: bool = False
     log_level: str = "INFO"
 
