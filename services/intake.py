@@ -8,22 +8,27 @@ decoded alone, and at once.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from dataclasses import dataclass
 
-from actors.rules.errors import DomainError
+from actors.rules.errors import DomainError, Overloaded
 from services import wire
+from services.admission import RETRY_AFTER_S
 from services.gather import Gatherer, Outcome
 from services.shards import now_us
 
 GROUP_BYTES = 256 << 10
 """So much is decoded at once, or one message. As columns it is up to seventy times that, where rows are empty; more would be no faster."""
+WAITING_BYTES_MAX = 256 << 20
+"""So much waits to be decoded, of all streams and calls; beyond: RESOURCE_EXHAUSTED."""
 
 
 @dataclass(eq=False, slots=True)
 class Given:
     """A message that was given in. `outcome`: None where it has no good reading; raises DomainError, and Garbage where the bytes are no
-    message. `decoded` is there before it; then `raw`, of `size` bytes, is let go.
+    message. `decoded` is there before it; then `raw`, of `size` bytes, is let go. Of one that is refused only its `batch_id` is kept:
+    it may wait for a long time until it may be answered.
     """
 
     raw: bytes
@@ -33,6 +38,17 @@ class Given:
     source: str
     outcome: asyncio.Future[Outcome | None]
     decoded: wire.Decoded | None = None
+    batch_id: str = ""
+
+    def refuse(self, error: DomainError) -> None:
+        """It is not taken."""
+        if self.decoded is not None:
+            self.batch_id = self.decoded.batch_id
+        else:
+            with contextlib.suppress(wire.Garbage):
+                self.batch_id = wire.parse(self.raw).batch_id
+        self.raw, self.decoded = b"", None
+        self.outcome.set_exception(error)
 
 
 class Intake:
@@ -41,14 +57,19 @@ class Intake:
     def __init__(self, gatherer: Gatherer) -> None:
         self._gatherer = gatherer
         self._waiting: deque[Given] = deque()
+        self._bytes = 0
 
     def put(self, raw: bytes, remaining_s: float | None, source: str) -> Given:
         """Have the readings of a message committed and judged; see Gatherer.take."""
         loop = asyncio.get_running_loop()
         given = Given(raw, len(raw), now_us(), remaining_s, source, loop.create_future())
+        if self._waiting and self._bytes + given.size > WAITING_BYTES_MAX:
+            given.refuse(Overloaded(f"{self._bytes} bytes of messages wait to be read", retry_after_s=RETRY_AFTER_S))
+            return given
         if not self._waiting:
             loop.call_soon(self._decode)
         self._waiting.append(given)
+        self._bytes += given.size
         return given
 
     def _decode(self) -> None:
@@ -57,12 +78,13 @@ class Intake:
         size = 0
         while self._waiting and (not group or size + self._waiting[0].size <= GROUP_BYTES):
             one = self._waiting.popleft()
+            self._bytes -= one.size
             if one.outcome.done():  # its caller has gone
                 continue
             try:
                 self._gatherer.admission.check(one.size)  # before it costs anything
             except DomainError as error:
-                one.outcome.set_exception(error)
+                one.refuse(error)
                 continue
             group.append(one)
             size += one.size
@@ -78,6 +100,9 @@ class Intake:
             self._take(one, found)
 
     def _take(self, one: Given, found: wire.Decoded | Exception) -> None:
+        if isinstance(found, DomainError):
+            one.refuse(found)
+            return
         if isinstance(found, Exception):
             one.outcome.set_exception(found)
             return
@@ -88,4 +113,4 @@ class Intake:
         try:
             self._gatherer.take(found.ids, found.batch, one.remaining_s, one.source, one.outcome)
         except DomainError as error:
-            one.outcome.set_exception(error)
+            one.refuse(error)

@@ -80,6 +80,7 @@ def test_a_bad_message_among_good_ones_is_refused_alone(groups: list[list[int]])
         given = [taken.put(raw, None, "g") for raw in (message(2), *bad, message(3))]
         told = [await refusal(one) for one in given]
         assert [type(one).__name__ for one in told] == ["NoneType", "Garbage", "InvalidArgument", "NoneType", "InvalidArgument", "NoneType"]
+        assert given[4].batch_id == "x" * 65, "what the caller called it, cut in the answer"
         assert given[3].outcome.result() is None, "no reading of it was good"
         assert given[3].decoded is not None
         assert len(given[3].decoded.refusals) == 10
@@ -134,3 +135,23 @@ def test_a_message_whose_caller_has_gone_is_not_decoded(groups: list[list[int]])
 
     run(work)
     assert [len(group) for group in groups] == [1]
+
+
+def test_what_waits_to_be_decoded_is_bounded_and_what_is_refused_is_let_go(
+    groups: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = len(message(10, 100))
+    monkeypatch.setattr(intake, "WAITING_BYTES_MAX", 5 * size)
+
+    async def work(taken: Intake, shards: Shards) -> None:
+        given = [taken.put(message(10 + number, 100), None, f"gateway-{number}") for number in range(20)]
+        told = [await refusal(one) for one in given]
+        refused = [one for one, why in zip(given, told, strict=True) if why is not None]
+        assert {type(why) for why in told if why is not None} == {Overloaded}
+        assert len(refused) >= 15
+        assert [(one.raw, one.decoded) for one in refused] == [(b"", None)] * len(refused)
+        assert [one.batch_id for one in refused] == [str(10 + number) for number, why in enumerate(told) if why is not None]
+        assert await refusal(taken.put(message(99), None, "g")) is None, "there is room again"
+
+    run(work)
+    assert sum(map(len, groups)) <= 6
