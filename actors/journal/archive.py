@@ -6,7 +6,6 @@ The functions that write are for `Store.write`: harmless when they are sent agai
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,10 +14,9 @@ from sqlalchemy import Connection, Engine, delete, func, select, tuple_, update
 from sqlmodel import Session, col
 from sqlmodel import select as select_rows
 
-from actors.journal import rows
-from actors.journal.archived import ROOT, SETTING, located
-from actors.journal.compaction import older_snapshot
-from actors.journal.segments import BATCH, ENTRIES, PAGE, SEGMENT, unpack_heads
+from actors.journal import rows, snapshot
+from actors.journal.archive_place import ROOT, SETTING, located
+from actors.journal.sorted_rows import BATCH, ENTRIES, PAGE, SEGMENT
 from actors.journal.tables import (
     Alert,
     AlertHistory,
@@ -220,24 +218,6 @@ def commands(engine: Engine, shard: int, since_us: int) -> Iterator[tuple[int, s
             yield row.sequence, row.kind, row.received_us, json.loads(row.blob)
 
 
-def received_us(engine: Engine, shard: int, sequences: Sequence[int]) -> dict[int, int]:
-    """When the entries of these numbers (ascending) were received, as far as the journal still knows."""
-    found: dict[int, int] = {}
-    with engine.connect() as connection:
-        for some in rows.chunks(list(sequences)):
-            query = select(BATCH.c.sequence, BATCH.c.received_us).where((BATCH.c.shard == shard) & BATCH.c.sequence.in_(some))
-            found.update({row.sequence: row.received_us for row in connection.execute(query)})
-        missing = {one for one in sequences if one not in found}
-        if missing:
-            query = select(ENTRIES.c.blob, ENTRIES.c.checksum).where(
-                (ENTRIES.c.shard == shard) & (ENTRIES.c.last_sequence >= min(missing)) & (ENTRIES.c.first_sequence <= max(missing))
-            )
-            for row in connection.execute(query):
-                if zlib.crc32(row.blob) == row.checksum:
-                    found.update({head.sequence: head.received_us for head in unpack_heads(row.blob) if head.sequence in missing})
-    return found
-
-
 # ---------------------------------------------------------------- publishing
 
 
@@ -340,7 +320,7 @@ def droppable(engine: Engine, shard: int) -> int:
     """The last entry of readings that no recovery needs: behind both snapshots, and sorted."""
     with engine.connect() as connection:
         owner = connection.execute(select(OWNER.c.sorted_sequence).where(OWNER.c.shard == shard)).scalar() or 0
-        return min(int(owner), older_snapshot(connection, shard))
+        return min(int(owner), snapshot.older(connection, shard))
 
 
 def drop(connection: Connection, shard: int, upto: int, now_us: int) -> int:
@@ -396,7 +376,7 @@ def journal_head(engine: Engine, shard: int) -> int:
 def droppable_in(connection: Connection, shard: int) -> int:
     """As `droppable`, within a transaction."""
     owner = connection.execute(select(OWNER.c.sorted_sequence).where(OWNER.c.shard == shard)).scalar() or 0
-    return min(int(owner), older_snapshot(connection, shard))
+    return min(int(owner), snapshot.older(connection, shard))
 
 
 # ---------------------------------------------------------------- replays

@@ -16,17 +16,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, select
 
 from actors.journal import rows
+from actors.journal.archive_place import PART, located
 from actors.journal.pages import Rows, subset
-from actors.journal.tables import ArchivedCustody, ArchivePart, Setting
+from actors.journal.tables import ArchivedCustody
 from actors.rules.readings import ACCEPTED, COLUMNS, NO_SEQUENCE, Batch
 
-PART, CUSTODY, SETTING = rows.table_of(ArchivePart), rows.table_of(ArchivedCustody), rows.table_of(Setting)
-ROOT = "archive"
-"""Name of the row of `setting` that says where the system's archive lies. Its parts have no location of their own, so that it may move."""
-
+CUSTODY = rows.table_of(ArchivedCustody)
 OPEN_FILES = 32
 """So many parts keep their footers read."""
 
@@ -36,12 +34,6 @@ LOOSE = "loose"
 
 MOST_US = 1 << 62
 _PLACE = ("sensed_at", "boot", "sequence", "journal_sequence", "journal_row")
-
-
-def located() -> Any:
-    """The column of the folder or URL below which a part's files lie."""
-    root = select(SETTING.c.value).where(SETTING.c.name == ROOT).scalar_subquery()
-    return func.coalesce(func.nullif(PART.c.location, ""), root, "").label("location")
 
 
 def system_of(location: str) -> tuple[Any, str]:

@@ -12,11 +12,11 @@ import zlib
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
-from sqlalchemy import BigInteger, Connection, bindparam, delete, func, insert, select, text, update
+from sqlalchemy import BigInteger, Connection, bindparam, delete, insert, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, StatementError
 
-from actors.journal import outbox, rows
+from actors.journal import outbox, rows, snapshot
 from actors.journal.alerts import Outcome
 from actors.journal.apply_alerts import alerts_of, apply_actions, apply_conditions, apply_excursions, lock_conditions
 from actors.journal.apply_holds import act, lock_carriers, on_excursions
@@ -44,8 +44,6 @@ from actors.rules.errors import DomainError, InvalidArgument, Superseded, Unavai
 
 Answer: TypeAlias = CommitResult | DomainError
 
-SNAPSHOTS_KEPT = 2
-"""The newest complete snapshot of a shard and the one before it, should the newest be damaged."""
 
 KEYS_KEPT_US = 86_400_000_000
 """A commit key is forgotten after a day; a store sends again for seconds only."""
@@ -267,15 +265,7 @@ def _snapshot(connection: Connection, commit: PreparedCommit) -> None:
         if zlib.crc32(part.blob) != part.checksum:
             raise InvalidArgument("the snapshot's part was damaged on its way", field="checksum", value=part.checksum)
     rows.upsert(connection, SNAPSHOT, made)
-    whole = (
-        select(SNAPSHOT.c.sequence)
-        .where(SNAPSHOT.c.shard == shard)
-        .group_by(SNAPSHOT.c.sequence)
-        .having(func.count() == func.max(SNAPSHOT.c.parts))
-        .order_by(SNAPSHOT.c.sequence.desc())
-        .limit(SNAPSHOTS_KEPT)
-    )
-    complete = list(connection.execute(whole).scalars())
+    complete = snapshot.whole(connection, shard)
     if commit.snapshot[-1].sequence not in complete:
         return
     connection.execute(update(OWNER).where(OWNER.c.shard == shard).values(snapshot_sequence=complete[0]))

@@ -17,21 +17,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, func, select
 
-from actors.journal import pages, quarantine, rows, segments
+from actors.journal import pages, quarantine, segments, snapshot, sorted_rows
 from actors.journal.pages import PAGE_ROWS, Rows
 from actors.journal.quarantine import DamagedJournal, damaged_entry
-from actors.journal.segments import BATCH, ENTRIES, OWNER, PAGE, SEGMENT, Directory, Head
+from actors.journal.segments import Directory, Head
+from actors.journal.sorted_rows import BATCH, PAGE, SEGMENT
 from actors.journal.store import Store
-from actors.journal.tables import Segment, Snapshot, SortedEntries
+from actors.journal.tables import Segment, SortedEntries
 from actors.rules import codec
-from actors.rules.errors import FailedPrecondition, Superseded
+from actors.rules.errors import FailedPrecondition
 from actors.rules.readings import Scratch
 
 log = logging.getLogger("waybill.compaction")
-
-SNAPSHOT = rows.table_of(Snapshot)
 
 TIMEOUT_S = 60.0
 WRITE_BYTES = 4 << 20
@@ -110,14 +109,14 @@ class Compactor:
             shard=self.shard, first_sequence=before + 1, last_sequence=last, readings=sum(head.readings for head in heads),
             checksum=zlib.crc32(packed), blob=packed,
         )  # fmt: skip
-        self._call(publish_sorted, before, segment, entries)
+        self._call(sorted_rows.publish_sorted, before, segment, entries)
         return True
 
     def _waiting(self, force: bool) -> tuple[int, int] | None:
         """The entries to sort next, as (the last one sorted, the last one to sort)."""
         settings = self.settings
         with self.store.engine.connect() as connection:
-            before = segments.sorted_sequence(connection, self.shard)
+            before = sorted_rows.sorted_sequence(connection, self.shard)
             mine = (BATCH.c.shard == self.shard) & (BATCH.c.sequence > before)
             query = select(BATCH.c.sequence, BATCH.c.readings).where(mine).order_by(BATCH.c.sequence).limit(settings.sort_entries)
             found = connection.execute(query).all()
@@ -160,7 +159,7 @@ class Compactor:
         made = self._write(
             self._next_number(), self._paged(self._merged(chosen)), level, chosen[0].first_sequence, chosen[-1].last_sequence
         )
-        self._call(publish_merged, [segment.number for segment in chosen], made)
+        self._call(sorted_rows.publish_merged, [segment.number for segment in chosen], made)
         self._unswept = True
         return True
 
@@ -233,11 +232,11 @@ class Compactor:
             readings += len(part)
             blobs.append(pages.encode(part, PACKED if level else PLAIN))
             if sum(map(len, blobs)) >= WRITE_BYTES:
-                self._call(write_pages, number, written, blobs)
+                self._call(sorted_rows.write_pages, number, written, blobs)
                 written += len(blobs)
                 blobs = []
         if blobs:
-            self._call(write_pages, number, written, blobs)
+            self._call(sorted_rows.write_pages, number, written, blobs)
         if not directories:
             return None
         whole = Directory(*(np.concatenate([getattr(one, name) for one in directories]) for name in Directory.__slots__))
@@ -268,14 +267,14 @@ class Compactor:
                 found = []
             done = [] if found else self._removable(connection)
         if found:
-            self._call(remove_pages, found)
+            self._call(sorted_rows.remove_pages, found)
         elif done:
-            self._call(remove_entries, done[-1])
+            self._call(sorted_rows.remove_entries, done[-1])
         return bool(found or done)
 
     def _removable(self, connection: Connection) -> list[int]:
         """The first sorted entries that recovery does not need, a few MB of them."""
-        upto = min(segments.sorted_sequence(connection, self.shard), older_snapshot(connection, self.shard))
+        upto = min(sorted_rows.sorted_sequence(connection, self.shard), snapshot.older(connection, self.shard))
         mine = (BATCH.c.shard == self.shard) & (BATCH.c.kind == "readings") & (BATCH.c.sequence <= upto)
         found = connection.execute(select(BATCH.c.sequence, BATCH.c.readings).where(mine).order_by(BATCH.c.sequence).limit(512)).all()
         sums = np.cumsum([row.readings for row in found])
@@ -287,87 +286,3 @@ def _up_to(part: Rows, key: tuple[int, int]) -> int:
     """How many rows of a sorted part have (tag, sensed_us) <= key."""
     start, end = np.searchsorted(part.batch.tag, [key[0], key[0] + 1])
     return int(start + np.searchsorted(part.batch.sensed_us[start:end], key[1], "right"))
-
-
-def older_snapshot(connection: Connection, shard: int) -> int:
-    """The entry of the second newest whole snapshot, 0 where there are not two."""
-    whole = (
-        select(SNAPSHOT.c.sequence)
-        .where(SNAPSHOT.c.shard == shard)
-        .group_by(SNAPSHOT.c.sequence)
-        .having(func.count() == func.max(SNAPSHOT.c.parts))
-        .order_by(SNAPSHOT.c.sequence.desc())
-        .limit(2)
-    )
-    found = list(connection.execute(whole).scalars())
-    return int(found[1]) if len(found) == 2 else 0
-
-
-# ---------------------------------------------------------------- inside a writing transaction: for Store.write, harmless when sent again
-
-
-def _hold_fence(connection: Connection, shard: int, epoch: int) -> None:
-    mine = select(OWNER.c.shard).where((OWNER.c.shard == shard) & (OWNER.c.epoch == epoch))
-    if connection.execute(mine.with_for_update(read=True)).first() is None:
-        raise Superseded(f"shard {shard} has another owner", field="epoch", value=epoch)
-
-
-def write_pages(connection: Connection, shard: int, epoch: int, segment: int, first: int, blobs: Sequence[bytes]) -> None:
-    """Write pages of a segment that is not published yet."""
-    _hold_fence(connection, shard, epoch)
-    made = [{"shard": shard, "segment": segment, "page": first + at, "blob": blob} for at, blob in enumerate(blobs)]
-    rows.upsert(connection, PAGE, made)
-
-
-def _insert(connection: Connection, segment: Segment) -> bool:
-    """Publish a segment; False where it is published already."""
-    mine = (SEGMENT.c.shard == segment.shard) & (SEGMENT.c.number == segment.number)
-    if connection.execute(select(SEGMENT.c.number).where(mine)).first() is not None:
-        return False
-    there = (PAGE.c.shard == segment.shard) & (PAGE.c.segment == segment.number)
-    found = connection.execute(select(func.count()).select_from(PAGE).where(there)).scalar_one()
-    if found < segment.pages:
-        raise FailedPrecondition(f"the segment has {found} of {segment.pages} pages", field="segment", value=segment.number)
-    connection.execute(insert(SEGMENT), rows.values(segment))
-    return True
-
-
-def publish_sorted(connection: Connection, shard: int, epoch: int, before: int, segment: Segment | None, entries: SortedEntries) -> None:
-    """From now on the entries after `before` are read from the segment (None: there were no readings)."""
-    _hold_fence(connection, shard, epoch)
-    mine = (OWNER.c.shard == shard) & (OWNER.c.sorted_sequence == before)
-    if connection.execute(update(OWNER).where(mine).values(sorted_sequence=entries.last_sequence)).rowcount != 1:
-        done = (ENTRIES.c.shard == shard) & (ENTRIES.c.first_sequence == entries.first_sequence) & (ENTRIES.c.checksum == entries.checksum)
-        if connection.execute(select(ENTRIES.c.shard).where(done)).first() is None:
-            raise FailedPrecondition("other entries were sorted meanwhile", field="sequence", value=before)
-        return
-    if segment is not None:
-        _insert(connection, segment)
-    connection.execute(insert(ENTRIES), rows.values(entries))
-
-
-def publish_merged(connection: Connection, shard: int, epoch: int, replaced: Sequence[int], segment: Segment | None) -> None:
-    """From now on the segment (None: all pages are in quarantine) is read in place of those it was made from."""
-    _hold_fence(connection, shard, epoch)
-    if segment is not None and not _insert(connection, segment):
-        return
-    mine = (SEGMENT.c.shard == shard) & SEGMENT.c.number.in_(list(replaced))
-    if connection.execute(delete(SEGMENT).where(mine)).rowcount != len(replaced) and segment is not None:
-        raise FailedPrecondition("a segment that was merged is not there", field="segment", value=list(replaced))
-
-
-def remove_pages(connection: Connection, shard: int, epoch: int, which: Sequence[tuple[int, int]]) -> None:
-    """Remove pages (segment, page) that belong to no segment."""
-    _hold_fence(connection, shard, epoch)
-    numbers = select(SEGMENT.c.number).where(SEGMENT.c.shard == shard)
-    for segment in sorted({segment for segment, _ in which}):
-        some = [page for number, page in which if number == segment]
-        mine = (PAGE.c.shard == shard) & (PAGE.c.segment == segment) & PAGE.c.segment.not_in(numbers)
-        connection.execute(delete(PAGE).where(mine & PAGE.c.page.in_(some)))
-
-
-def remove_entries(connection: Connection, shard: int, epoch: int, upto: int) -> None:
-    """Remove entries of readings that are sorted and that no recovery needs."""
-    _hold_fence(connection, shard, epoch)
-    safe = min(upto, segments.sorted_sequence(connection, shard), older_snapshot(connection, shard))
-    connection.execute(delete(BATCH).where((BATCH.c.shard == shard) & (BATCH.c.kind == "readings") & (BATCH.c.sequence <= safe)))

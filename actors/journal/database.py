@@ -27,9 +27,9 @@ LOCK_TIMEOUT_MS = 5_000
 IDLE_TIMEOUT_MS = 3_000
 """How long PostgreSQL lets a writer sit idle inside a transaction: shorter, so that who waits for a frozen one gets the lock."""
 
-WAL_PAGES = 6_000
-"""The committer moves the write-ahead log into the database after so many pages (96 MB), or when idle: with the flushes of both it
-takes a commit tens of milliseconds longer."""
+WAL_PAGES = 1_500
+"""The committer moves the write-ahead log into the database after so many pages (24 MB), or when idle. The commit that passes them waits
+for the flushes of both files, and all behind it."""
 
 FULL = 2
 """Value of SQLite's PRAGMA synchronous that makes a commit durable before COMMIT returns."""

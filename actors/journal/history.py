@@ -10,7 +10,7 @@ from contextlib import closing
 import numpy as np
 from sqlalchemy import Connection, Engine, bindparam, select
 
-from actors.journal import pages, quarantine, rows, segments
+from actors.journal import pages, quarantine, rows, segments, sorted_rows
 from actors.journal.pages import Rows
 from actors.journal.quarantine import DamagedJournal as DamagedJournal
 from actors.journal.quarantine import Known
@@ -62,7 +62,7 @@ def read_rows(
             for part in _archived(connection, shard, tags, from_us, until_us, dropped):
                 parts.append(_found(part, wanted, from_us, until_us, before_sequence))
                 in_order = False
-        after = segments.sorted_sequence(connection, shard) if len(tags) else 0
+        after = sorted_rows.sorted_sequence(connection, shard) if len(tags) else 0
         if after:
             for page in segments.read_tags(connection, shard, ascending, from_us, until_us, known):
                 part = _found(page, wanted, from_us, until_us, before_sequence)

@@ -21,18 +21,15 @@ from sqlalchemy import Connection, Engine, Row, bindparam, func, select
 from actors.journal import pages, quarantine, rows
 from actors.journal.pages import DamagedPage, Rows
 from actors.journal.quarantine import DamagedJournal, Known, damaged_entry
-from actors.journal.tables import JournalBatch, Segment, SegmentPage, ShardOwner, SortedEntries
+from actors.journal.sorted_rows import BATCH, ENTRIES, PAGE, SEGMENT, sorted_sequence
+from actors.journal.tables import JournalBatch
 from actors.rules import codec
 from actors.rules.readings import I4, I8, Batch
 
 log = logging.getLogger("waybill.segments")
 
-OWNER, BATCH = rows.table_of(ShardOwner), rows.table_of(JournalBatch)
-SEGMENT, PAGE, ENTRIES = rows.table_of(Segment), rows.table_of(SegmentPage), rows.table_of(SortedEntries)
-
 # Statements are made once: building one costs more than running it.
 _SHARD: Any = bindparam("its_shard")
-_SORTED_TO = select(OWNER.c.sorted_sequence).where(OWNER.c.shard == _SHARD)
 _MY_PAGES = select(PAGE.c.page, PAGE.c.blob).where((PAGE.c.shard == _SHARD) & (PAGE.c.segment == bindparam("its_segment")))
 _PAGES_BETWEEN = _MY_PAGES.where(PAGE.c.page.between(bindparam("low"), bindparam("high"))).order_by(PAGE.c.page)
 _PAGES_OF = _MY_PAGES.where(PAGE.c.page.in_(bindparam("some", expanding=True))).order_by(PAGE.c.page)
@@ -124,11 +121,6 @@ def pack_heads(heads: Sequence[Head]) -> bytes:
 def unpack_heads(blob: bytes) -> list[Head]:
     """Back from `pack_heads`."""
     return [Head(**{**one, "codes": tuple(one["codes"])}) for one in json.loads(zlib.decompress(blob))]
-
-
-def sorted_sequence(connection: Connection, shard: int) -> int:
-    """Readings up to this entry are in segments."""
-    return connection.execute(_SORTED_TO, {"its_shard": shard}).scalar() or 0
 
 
 def directory(connection: Connection, segment: Row[Any]) -> Directory:
@@ -350,3 +342,21 @@ def _entry(shard: int, head: Head, blob: bytes) -> JournalBatch:
             "readings": head.readings, "checksum": zlib.crc32(blob), "blob": blob,
         },
     )  # fmt: skip
+
+
+def received_us(engine: Engine, shard: int, sequences: Sequence[int]) -> dict[int, int]:
+    """When the entries of these numbers (ascending) were received, as far as the journal still knows."""
+    found: dict[int, int] = {}
+    with engine.connect() as connection:
+        for some in rows.chunks(list(sequences)):
+            query = select(BATCH.c.sequence, BATCH.c.received_us).where((BATCH.c.shard == shard) & BATCH.c.sequence.in_(some))
+            found.update({row.sequence: row.received_us for row in connection.execute(query)})
+        missing = {one for one in sequences if one not in found}
+        if missing:
+            query = select(ENTRIES.c.blob, ENTRIES.c.checksum).where(
+                (ENTRIES.c.shard == shard) & (ENTRIES.c.last_sequence >= min(missing)) & (ENTRIES.c.first_sequence <= max(missing))
+            )
+            for row in connection.execute(query):
+                if zlib.crc32(row.blob) == row.checksum:
+                    found.update({head.sequence: head.received_us for head in unpack_heads(row.blob) if head.sequence in missing})
+    return found

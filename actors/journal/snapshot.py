@@ -6,7 +6,7 @@ import logging
 import zlib
 from collections.abc import Iterator
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Connection, Engine, func, select
 
 from actors.journal import rows
 from actors.journal.prepared import PreparedCommit, SnapshotPart
@@ -16,6 +16,9 @@ log = logging.getLogger(__name__)
 
 PART_BYTES = 16 * 1024 * 1024
 """A part is at most so long: other shards' commits wait no longer than its write takes."""
+
+SNAPSHOTS_KEPT = 2
+"""The newest complete snapshot of a shard and the one before it, should the newest be damaged."""
 
 SNAPSHOT = rows.table_of(Snapshot)
 
@@ -55,3 +58,22 @@ def load(engine: Engine, shard: int, head: int | None = None) -> tuple[int, byte
                 return sequence, b"".join(row.blob for row in found)
             log.error("snapshot %d of shard %d is damaged in parts %s: taking the one before it", sequence, shard, damaged)
     return None
+
+
+def whole(connection: Connection, shard: int) -> list[int]:
+    """The entries after which a shard's whole snapshots stand, those that are kept, the newest first."""
+    query = (
+        select(SNAPSHOT.c.sequence)
+        .where(SNAPSHOT.c.shard == shard)
+        .group_by(SNAPSHOT.c.sequence)
+        .having(func.count() == func.max(SNAPSHOT.c.parts))
+        .order_by(SNAPSHOT.c.sequence.desc())
+        .limit(SNAPSHOTS_KEPT)
+    )
+    return list(connection.execute(query).scalars())
+
+
+def older(connection: Connection, shard: int) -> int:
+    """The entry of the oldest whole snapshot that is kept: recovery needs nothing before it. 0 where there are not as many as are kept."""
+    found = whole(connection, shard)
+    return found[-1] if len(found) == SNAPSHOTS_KEPT else 0

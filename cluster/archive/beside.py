@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Engine
 
-from actors.journal import archive, archived, history, pages
+from actors.journal import archived, history, pages, segments
 from actors.journal.archive import Journey
 from actors.journal.pages import Rows
 from actors.rules import neighbours, quality
@@ -94,7 +94,7 @@ def margin_us(journeys: Sequence[Journey]) -> int:
 
 def received(engine: Engine, shard: int, tags: Sequence[int], rows: Rows) -> I8:
     """When readings of some tags were received."""
-    known = archive.received_us(engine, shard, np.unique(rows.journal).tolist())
+    known = segments.received_us(engine, shard, np.unique(rows.journal).tolist())
     missing = {one for one in np.unique(rows.journal).tolist() if one not in known}
     if missing:  # the journal has given them up: as the archive keeps it
         with engine.connect() as connection:

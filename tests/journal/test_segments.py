@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, func, select
 
-from actors.journal import compaction, fence, history, quarantine, segments, snapshot
+from actors.journal import fence, history, quarantine, segments, snapshot, sorted_rows
 from actors.journal.commit import JournalEntry, PreparedCommit
 from actors.journal.compaction import Compactor, Settings
 from actors.journal.store import Store, open_store
@@ -79,7 +79,7 @@ def count(store: Store, table: Any, shard: int = 0) -> int:
 def kept(store: Store, shard: int = 0) -> list[int]:
     """The entries that still stand in the journal."""
     with store.engine.connect() as connection:
-        mine = select(segments.BATCH.c.sequence).where(segments.BATCH.c.shard == shard).order_by(segments.BATCH.c.sequence)
+        mine = select(sorted_rows.BATCH.c.sequence).where(sorted_rows.BATCH.c.shard == shard).order_by(sorted_rows.BATCH.c.sequence)
         return list(connection.execute(mine).scalars())
 
 
@@ -302,10 +302,10 @@ def test_a_superseded_owner_sorts_nothing(store: Store, owner: ShardOwner) -> No
     assert [count(store, table) for table in (segments.SEGMENT, segments.PAGE, segments.ENTRIES)] == [0, 0, 0]
     until_done(compactor(store, successor))
     for function, arguments in (
-        (compaction.write_pages, (99, 0, [b"x"])),
-        (compaction.remove_pages, ([(1, 0)],)),
-        (compaction.remove_entries, (6,)),
-        (compaction.publish_merged, ([1], None)),
+        (sorted_rows.write_pages, (99, 0, [b"x"])),
+        (sorted_rows.remove_pages, ([(1, 0)],)),
+        (sorted_rows.remove_entries, (6,)),
+        (sorted_rows.publish_merged, ([1], None)),
     ):
         with pytest.raises(Superseded):
             store.write(function, 0, owner.epoch, *arguments).result(20)
@@ -315,7 +315,7 @@ def test_pages_that_are_not_there_are_not_published(store: Store, owner: ShardOw
     fill(store, owner, 6)
     one = compactor(store, owner)
     whole = one._call
-    monkeypatch.setattr(one, "_call", lambda function, *rest: None if function is compaction.write_pages else whole(function, *rest))
+    monkeypatch.setattr(one, "_call", lambda function, *rest: None if function is sorted_rows.write_pages else whole(function, *rest))
     with pytest.raises(FailedPrecondition, match="has 0 of"):
         one.step(force=True)
     assert count(store, segments.ENTRIES) == 0
@@ -326,12 +326,12 @@ def test_a_reader_in_the_middle_sees_one_or_the_other(store: Store, owner: Shard
     snapshots(store, owner, 11, 12)
     with store.engine.connect() as connection:
         known = quarantine.known(connection, 0)
-        assert segments.sorted_sequence(connection, 0) == 0
+        assert sorted_rows.sorted_sequence(connection, 0) == 0
         until_done(compactor(store, owner))
         # This transaction began before: for it the entries are there and the segments are not.
-        assert segments.sorted_sequence(connection, 0) == 0
+        assert sorted_rows.sorted_sequence(connection, 0) == 0
         assert not list(segments.read_tags(connection, 0, np.arange(5), 0, 10_000, known))
-        assert len(connection.execute(select(segments.BATCH.c.blob)).all()) == 12
+        assert len(connection.execute(select(sorted_rows.BATCH.c.blob)).all()) == 12
     assert kept(store) == [12]
 
 

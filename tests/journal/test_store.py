@@ -437,3 +437,11 @@ def test_an_owner_that_froze_within_a_pipeline_is_disconnected(new_database: Cal
             time.sleep(0.01)
         newer = store.write(fence.acquire, 0, fence.Claimant(2), NOW_US).result(30)
         assert (newer.epoch, newer.journal_head, newer.pid) == (2, 0, 2)
+
+
+def test_what_the_committer_is_asked_to_call_makes_it_load_no_compiled_kernels_and_no_parquet() -> None:
+    """Loading them takes half a second, in which nothing is committed. The modules are all whose functions are given to Store.write."""
+    modules = "committer sorted_rows fence outbox delivery archive books stock_goods stock_units holds snapshot migrate"
+    imported = "; ".join(f"import actors.journal.{name}" for name in modules.split())
+    code = f"import sys; {imported}; print(sorted({{'numba', 'pyarrow', 'ray'}} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -22,8 +22,8 @@ def one(connection: Connection) -> int:
     return int(connection.execute(text("SELECT 1")).scalar_one())
 
 
-def put(connection: Connection, tag_id: str) -> None:
-    connection.execute(text("INSERT INTO setting (name, value) VALUES (:name, 'x')"), {"name": tag_id})
+def put(connection: Connection, name: str) -> None:
+    connection.execute(text("INSERT INTO setting (name, value) VALUES (:name, 'x')"), {"name": name})
 
 
 class Failing:
