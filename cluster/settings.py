@@ -84,7 +84,7 @@ class Settings(BaseModel):
         2.0,
         ge=0,
         le=1000,
-        description="How long a door gathers at the least while a shard is busy; under load up to half a call, at most 20.",
+        description="How long a door gathers at the least while a shard is busy; under load as long as a call takes, at most 20.",
     )
     in_flight_bytes: Bytes = Field(256 << 20, description="Bytes of readings in flight in one door; beyond: RESOURCE_EXHAUSTED.")
     queue_s: Seconds = Field(

@@ -38,7 +38,8 @@ class Ring:
         self.sequence: I8 = np.zeros(size, dtype=np.int64)
         self.previous: I8 = np.zeros(size, dtype=np.int64)
         self.before_us: I8 = np.zeros(size, dtype=np.int64)
-        self.values: F8 = np.zeros((0, size), dtype=np.float64)
+        self._room: F8 = np.empty((len(COLUMNS), size))  # the system gives memory to what is written, only
+        self.values = self._room[:0]
         self.row_of_code: I8 = np.full(len(COLUMNS), -1, dtype=np.int64)
 
     @property
@@ -51,8 +52,9 @@ class Ring:
         """A row of `values` for each of `codes`; earlier readings have these absent."""
         for code in codes:
             if self.row_of_code[code] < 0:
-                self.row_of_code[code] = len(self.values)
-                self.values = np.concatenate([self.values, np.full((1, self.capacity), np.nan)])
+                row = self.row_of_code[code] = len(self.values)
+                self.values = self._room[: row + 1]
+                self.values[row, : self.head[0]] = np.nan
 
 
 @nb.njit(cache=True, nogil=True)
