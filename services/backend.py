@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import AsyncIterator, Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import grpc
@@ -42,7 +41,6 @@ class Backend:
         self._threads = ThreadPoolExecutor(READERS, thread_name_prefix="reader")
         self._first = ThreadPoolExecutor(1, thread_name_prefix="reader-first")
         self._reads = 0
-        self._counting = threading.Lock()
 
     def close(self) -> None:
         """Let go of threads and connections."""
@@ -91,7 +89,7 @@ class Backend:
         return await self._run(self._threads, function, *arguments, **named)
 
     async def read_first(self, function: Callable[Concatenate[Session, P], R], *arguments: P.args, **named: P.kwargs) -> R:
-        """As `read`, on a thread of its own: for alerts, which wait for nobody."""
+        """As `read`, on a thread of its own: for the newest events, which wait for nobody who asks for much."""
         return await self._run(self._first, function, *arguments, **named)
 
     async def _run(
@@ -105,22 +103,20 @@ class Backend:
             with reading(self._engine) as session:
                 return function(session, *arguments, **named)
 
-        reading_it = threads.submit(run)
+        under_way = asyncio.get_running_loop().run_in_executor(threads, run)
         if threads is self._threads:
-            with self._counting:
-                self._reads += 1
-            reading_it.add_done_callback(self._over)
+            self._reads += 1
+            under_way.add_done_callback(self._over)
         try:
-            return await asyncio.shield(asyncio.wrap_future(reading_it))  # a read that is cancelled would count no more, and still wait
+            return await asyncio.shield(under_way)  # a read that is cancelled would count no more, and still wait
         except OperationalError as error:
             raise Unavailable("the database does not answer") from error
         except asyncio.CancelledError:
             gone = True
             raise
 
-    def _over(self, _: Future[Any]) -> None:
-        with self._counting:
-            self._reads -= 1
+    def _over(self, _: asyncio.Future[Any]) -> None:
+        self._reads -= 1
 
 
 def left(context: Context) -> float | None:

@@ -105,12 +105,14 @@ class Feed:
 
     async def _after(self, seen: int, prefix: str, carrier: str, wanted: Callable[[Event], bool]) -> Piece:
         """What comes after `seen`: from memory where that reaches back so far, else the next events from the database."""
+        if seen >= self._newest:
+            return Piece([], seen)
         if self._recent and self._recent[0].number <= seen + 1:
             skipped = seen + 1 - self._recent[0].number
             up_to = self._newest
             fresh = [self._recent[i] for i in range(skipped, len(self._recent))]
             return Piece([event for event in fresh if _is(event, prefix, carrier) and wanted(event)], up_to)
-        found, up_to = await self._backend.read_first(queries.events, seen, READ, prefix=prefix, carrier=carrier)
+        found, up_to = await self._backend.read(queries.events, seen, READ, prefix=prefix, carrier=carrier)
         return Piece([event for event in found if wanted(event)], max(up_to, seen))
 
     async def _look(self) -> None:

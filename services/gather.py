@@ -12,11 +12,12 @@ in flight are bounded: past the bound a message is refused with Overloaded (`adm
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import time
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -24,19 +25,16 @@ import numpy.typing as npt
 from ray.exceptions import RayActorError, RayError
 
 from actors.part import Part, pack
-from actors.rules import readings
-from actors.rules._compile import compiled, frozen
 from actors.rules.errors import DomainError, Unavailable
 from actors.rules.readings import Batch
 from services.admission import Admission
+from services.deal import split, together
 from services.shards import PATIENCE_S, Backoff, Shards, meaning_of, now_us
 from services.tag_ids import shards_of
 from services.turns import Turns
 
 U1 = npt.NDArray[np.uint8]
 I8 = npt.NDArray[np.int64]
-I4 = npt.NDArray[np.int32]
-F8 = npt.NDArray[np.float64]
 
 CALLS_IN_FLIGHT = 2
 """Calls to one shard at a time: one is committed while the next is judged."""
@@ -99,6 +97,9 @@ class Gatherer:
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = math.inf
         self._call_s = 0.0
+        self._calm = asyncio.Event()
+        self._calm.set()
+        self._when_calm: list[Callable[[], None]] = []
 
     @property
     def bytes_in_flight(self) -> int:
@@ -116,18 +117,32 @@ class Gatherer:
             for event in self._listeners:
                 event.set()
 
+    def when_calm(self, hurry: Callable[[], None]) -> None:
+        """Call `hurry` whenever the shards have nothing to do any more."""
+        self._when_calm.append(hurry)
+
+    def call_began(self) -> None:
+        """A call is out."""
+        self._calm.clear()
+
     def call_ended(self) -> None:
-        """A shard answered: a round may go out that waited for it."""
+        """A call is over: a round may go out that waited for it."""
         self._freed.set()
+        if not any(lane.busy for lane in self._lanes):
+            self._calm.set()
+            for hurry in self._when_calm:
+                hurry()
 
     def call_took(self, seconds: float) -> None:
         """A shard answered after so long: rounds follow each other no faster than calls are answered."""
         self._call_s += NEWS * (seconds - self._call_s)
 
     @property
-    def _patience_s(self) -> float:
-        """How long a round is filled while shards have something to do."""
-        return max(self._gather_s, min(self._call_s / CALLS_IN_FLIGHT, GATHER_MOST_S))
+    def patience_s(self) -> float:
+        """How long a round is filled: for as long as a call takes, and only while shards have something to do."""
+        if self._calm.is_set():
+            return 0.0
+        return max(self._gather_s, min(self._call_s, GATHER_MOST_S))
 
     def close(self) -> None:
         """End the calls; what still waits is answered with Unavailable."""
@@ -156,11 +171,13 @@ class Gatherer:
         remaining_s: float | None = None,
         source: str = "",
         answer: asyncio.Future[Outcome | None] | None = None,
+        since: float | None = None,
     ) -> asyncio.Future[Outcome | None]:
         """Have the readings committed and judged. The answer comes when all are durable; who wants it no longer cancels it.
 
-        `source`: who sends them; sources take turns. Raises Overloaded (nothing was taken). The answer may raise Unavailable (none until
-        the deadline; some readings may be durable: send again) and StorageFull.
+        `source`: who sends them; sources take turns. `since`: when they came, monotonic, where that was before now. Raises Overloaded
+        (nothing was taken). The answer may raise Unavailable (none until the deadline; some readings may be durable: send again) and
+        StorageFull.
         """
         if self._closed:
             raise Unavailable("the door is closing")
@@ -168,13 +185,14 @@ class Gatherer:
             self._loop = asyncio.get_running_loop()
         size = _size(batch)
         now = time.monotonic()
+        since = now if since is None else since
         backlog = len(batch) > 0 and int(batch.sensed_us.max()) < now_us() - LIVE_US
         self.admission.admit(source, size, backlog)
         if not backlog:
             self._live_at = now
-        until = now + (PATIENCE_S if remaining_s is None else remaining_s)
+        until = since + (PATIENCE_S if remaining_s is None else remaining_s)
         answer = self._loop.create_future() if answer is None else answer
-        message = _Message(ids, batch, until, answer, size, source, backlog, now)
+        message = _Message(ids, batch, until, answer, size, source, backlog, since)
         self._asked.add(message)
         message.answer.add_done_callback(lambda _: self._answered(message))
         if until < self._alarm_at:
@@ -213,9 +231,13 @@ class Gatherer:
             while all(lane.full for lane in self._lanes):
                 self._freed.clear()
                 await self._freed.wait()
-            busy = any(lane.busy for lane in self._lanes)
-            patience_s = self._waiting.first.since + self._patience_s - time.monotonic() if busy else 0
-            await asyncio.sleep(max(patience_s, 0))
+            patience_s = self._waiting.first.since + self.patience_s - time.monotonic()
+            if patience_s > 0:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(patience_s):
+                        await self._calm.wait()
+            else:
+                await asyncio.sleep(0)
             live_come = time.monotonic() - self._live_at < LIVE_S
             taken = self._waiting.take(ROUND_READINGS_MAX, BACKLOG_READINGS_MAX if live_come else ROUND_READINGS_MAX)
             if not self._waiting:
@@ -230,8 +252,8 @@ class Gatherer:
     def _round(self, messages: list[_Message]) -> None:
         """Send the readings of the messages to their shards' lanes."""
         try:
-            ids, batch = _together(messages)
-            parts = _split(ids, batch, shards_of(ids, len(self._lanes)))
+            ids, batch = together([(one.ids, one.batch) for one in messages])
+            parts = split(ids, batch, shards_of(ids, len(self._lanes)))
         except Exception as error:
             for message in messages:
                 message.fail(error)
@@ -239,88 +261,6 @@ class Gatherer:
         waited = _Round(messages, len(batch), [rows for _, _, _, rows in parts])
         for number, (shard, part_ids, part, _) in enumerate(parts):
             self._lanes[shard].put(_Waiting(waited, number, Part(part_ids, part), _size(part) + len(part_ids), waited.until(number)))
-
-
-def _together(messages: Sequence[_Message]) -> tuple[Sequence[str], Batch]:
-    """All readings as one batch in the order of the messages, over one table of ids (which may name an id more than once)."""
-    if len(messages) == 1:
-        batch = messages[0].batch
-        return messages[0].ids, replace(batch, values=np.ascontiguousarray(batch.values))
-    ids: list[str] = []
-    batches = []
-    begins: dict[int, int] = {}  # of each table of ids: messages that were decoded together have the same
-    for message in messages:
-        batch = message.batch
-        begin = begins.setdefault(id(message.ids), len(ids))
-        if begin == len(ids):
-            ids.extend(message.ids)
-        moved = batch.tag + np.int32(begin) if begin else batch.tag
-        batches.append(Batch(moved, batch.sensed_us, batch.boot, batch.sequence, batch.codes, batch.values))
-    return ids, readings.concatenate(batches)
-
-
-def _split(ids: Sequence[str], batch: Batch, shard_of_tag: npt.NDArray[np.int32]) -> list[tuple[int, bytes, Batch, I8 | slice]]:
-    """(shard, its ids joined by line ends, its readings, which rows these are) for each shard that has any."""
-    n, many = len(batch), len(batch.codes)
-    shards = int(shard_of_tag.max(initial=0)) + 1
-    rows_of, ids_of = np.zeros(shards + 1, np.int64), np.zeros(shards + 1, np.int64)
-    number = np.full(len(ids), -1, np.int32)
-    _count(frozen(batch.tag), shard_of_tag, number, rows_of, ids_of)
-    rows, tag = np.empty(n, np.int64), np.empty(n, np.int32)
-    times, values = np.empty((3, n), np.int64), np.empty(many * n)
-    _deal(
-        frozen(batch.tag), frozen(batch.sensed_us), frozen(batch.boot), frozen(batch.sequence), frozen(batch.values),
-        shard_of_tag, number, rows_of, rows, tag, times, values,
-    )  # fmt: skip
-    chosen = np.empty(int(ids_of[-1]), np.int64)
-    known = np.flatnonzero(number >= 0)
-    chosen[ids_of[shard_of_tag[known]] + number[known]] = known
-    parts: list[tuple[int, bytes, Batch, I8 | slice]] = []
-    for shard in np.flatnonzero(np.diff(rows_of)).tolist():
-        low, high = int(rows_of[shard]), int(rows_of[shard + 1])
-        mine = values[many * low : many * high].reshape(many, high - low)
-        part = Batch(tag[low:high], times[0, low:high], times[1, low:high], times[2, low:high], batch.codes, mine)
-        names = "\n".join([ids[at] for at in chosen[ids_of[shard] : ids_of[shard + 1]].tolist()]).encode()
-        parts.append((shard, names, part, rows[low:high]))
-    return parts
-
-
-@compiled
-def _count(tag: I4, shard_of_tag: I4, number: I4, rows_of: I8, ids_of: I8) -> None:
-    """Number the tags that have readings, each shard's by themselves; rows_of, ids_of: where each shard's rows and ids begin."""
-    for row in range(len(tag)):
-        shard = shard_of_tag[tag[row]]
-        rows_of[shard + 1] += 1
-        number[tag[row]] = 0
-    for at in range(len(number)):
-        if number[at] == 0:
-            shard = shard_of_tag[at]
-            number[at] = ids_of[shard + 1]
-            ids_of[shard + 1] += 1
-    for shard in range(len(rows_of) - 1):
-        rows_of[shard + 1] += rows_of[shard]
-        ids_of[shard + 1] += ids_of[shard]
-
-
-@compiled
-def _deal(
-    tag: I4, sensed_us: I8, boot: I8, sequence: I8, values: F8, shard_of_tag: I4, number: I4, rows_of: I8,
-    rows: I8, tags: I4, times: I8, dealt: F8,
-) -> None:  # fmt: skip
-    """Each shard's rows together, in their order: where they came from, and their columns. A shard's values are a block of their own."""
-    place = rows_of.copy()
-    many = len(values)
-    for row in range(len(tag)):
-        shard = shard_of_tag[tag[row]]
-        at = place[shard]
-        place[shard] += 1
-        rows[at], tags[at] = row, number[tag[row]]
-        times[0, at], times[1, at], times[2, at] = sensed_us[row], boot[row], sequence[row]
-        low = rows_of[shard]
-        size = rows_of[shard + 1] - low
-        begin = many * low + at - low
-        for k in range(many):
-            dealt[begin + k * size] = values[k, row]
 
 
 def _size(batch: Batch) -> int:
@@ -438,6 +378,7 @@ class _Lane:
             if parts:
                 call = asyncio.create_task(self._call(parts))
                 self._calls[call] = parts
+                self._gatherer.call_began()
                 call.add_done_callback(self._ended)
 
     def _ended(self, call: asyncio.Task[None]) -> None:
@@ -495,4 +436,4 @@ class _Lane:
 def warm_up() -> None:
     """Compile (or load from the cache) what the first message would otherwise wait for."""
     one = np.zeros(1, np.int64)
-    _split(["t"], Batch(np.zeros(1, np.int32), one, one, one, (0,), np.zeros((1, 1))), shards_of(["t"], 1))
+    split(["t"], Batch(np.zeros(1, np.int32), one, one, one, (0,), np.zeros((1, 1))), shards_of(["t"], 1))

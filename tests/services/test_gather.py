@@ -141,6 +141,27 @@ def test_at_most_two_calls_are_out_to_one_shard() -> None:
     run(work)
 
 
+def test_a_message_that_came_while_a_call_was_out_goes_when_the_shards_fall_idle() -> None:
+    async def work(gatherer: Gatherer, shards: Shards) -> None:
+        released = asyncio.Event()
+
+        async def held(shard: int, call: int) -> None:
+            await released.wait()
+
+        shards.before = held
+        first = asyncio.create_task(gatherer.ingest(IDS, batch(list(range(20)))))
+        while not shards.most_out:
+            await asyncio.sleep(0)
+        second = asyncio.create_task(gatherer.ingest(IDS, batch(list(range(20)), 10_000)))
+        await asyncio.sleep(0.01)
+        assert shards.most_out == 1, "it waits for the call before it"
+        released.set()
+        async with asyncio.timeout(30):
+            await asyncio.gather(first, second)
+
+    run(work, gather_s=3600.0)
+
+
 def test_a_shard_that_dies_before_its_commit_is_called_again_until_it_is_back() -> None:
     async def work(gatherer: Gatherer, shards: Shards) -> None:
         async def dying(shard: int, call: int) -> None:

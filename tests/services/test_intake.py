@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
 
-from actors.rules.errors import DomainError, Overloaded
+from actors.rules.errors import DomainError, Overloaded, Unavailable
 from actors.rules.readings import ACCEPTED
 from services import intake, wire
 from services.gather import Gatherer
@@ -50,6 +51,20 @@ def groups(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     return seen
 
 
+async def a_call_is_out(taken: Intake, shards: Shards) -> tuple[Given, asyncio.Event]:
+    """A first message whose call the shards hold until the event is set."""
+    released = asyncio.Event()
+
+    async def held(shard: int, call: int) -> None:
+        await released.wait()
+
+    shards.before = held
+    first = taken.put(message(0), None, "gateway-0")
+    while not shards.most_out:
+        await asyncio.sleep(0)
+    return first, released
+
+
 async def refusal(given: Given) -> Exception | None:
     """Why a message was not taken."""
     try:
@@ -72,6 +87,69 @@ def test_messages_of_one_turn_are_decoded_at_once_and_answered_each_by_itself(gr
 
     run(work)
     assert [len(group) for group in groups] == [30]
+
+
+def test_what_comes_while_a_call_is_out_is_decoded_together_unless_it_is_much(
+    groups: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work(taken: Intake, shards: Shards) -> None:
+        first, released = await a_call_is_out(taken, shards)
+        assert len(groups) == 1, "at once, for the shards had nothing to do"
+        given = []
+        for number in range(1, 20):
+            given.append(taken.put(message(number), None, f"gateway-{number}"))
+            await asyncio.sleep(0)
+        assert len(groups) == 1
+        monkeypatch.setattr(intake, "ENOUGH_BYTES", 10)
+        given.append(taken.put(message(20), None, "gateway-20"))
+        await asyncio.sleep(0)
+        assert [len(group) for group in groups] == [1, 20]
+        given.append(taken.put(message(21), None, "gateway-21"))
+        await asyncio.sleep(0)
+        assert [len(group) for group in groups] == [1, 20, 1], "the first that waits, too, where it is much"
+        released.set()
+        for one in (first, *given):
+            await one.outcome
+
+    run(work, gather_s=0.5)
+
+
+def test_when_the_shards_have_nothing_to_do_any_more_what_waits_goes_at_once(groups: list[list[int]]) -> None:
+    async def work(taken: Intake, shards: Shards) -> None:
+        first, released = await a_call_is_out(taken, shards)
+        second = taken.put(message(1), None, "gateway-1")
+        await asyncio.sleep(0.01)
+        assert len(groups) == 1
+        released.set()
+        async with asyncio.timeout(30):
+            await asyncio.gather(first.outcome, second.outcome)
+
+    run(work, gather_s=3600.0)
+
+
+def test_a_deadline_counts_from_when_the_message_came() -> None:
+    async def work(taken: Intake, shards: Shards) -> None:
+        first, released = await a_call_is_out(taken, shards)
+        began = time.monotonic()
+        late = taken.put(message(1), 0.5, "gateway-1")
+        with pytest.raises(Unavailable):
+            await late.outcome
+        assert time.monotonic() - began < 0.9, "it waited 0.45 s to be decoded"
+        released.set()
+        await first.outcome
+
+    run(work, gather_s=0.45)
+
+
+def test_messages_that_wait_to_be_decoded_when_the_door_closes_are_told_so() -> None:
+    async def work(taken: Intake, shards: Shards) -> None:
+        first, _ = await a_call_is_out(taken, shards)
+        second = taken.put(message(1), None, "gateway-1")
+        taken._gatherer.close()
+        for one in (first, second):
+            assert isinstance(await refusal(one), Unavailable)
+
+    run(work, gather_s=3600.0)
 
 
 def test_a_bad_message_among_good_ones_is_refused_alone(groups: list[list[int]]) -> None:

@@ -100,7 +100,7 @@ class AlertServiceServicer:
 
         The filter is applied to the alert as it was after the change.
 
-        A subscriber is read for at its own pace. One that takes nothing for 30 s while messages wait is cut with RESOURCE_EXHAUSTED, reason SLOW_CONSUMER, and resumes from its cursor. When the server shuts down: UNAVAILABLE; reconnect.
+        A subscriber is read for at its own pace. One that takes nothing for 30 s while messages wait is cut with RESOURCE_EXHAUSTED, reason SLOW_CONSUMER, and resumes from its cursor. One that asks for old alerts while too many reads wait ends with RESOURCE_EXHAUSTED, reason OVERLOADED: connect again after its `RetryInfo`. When the server shuts down: UNAVAILABLE; reconnect.
         OUT_OF_RANGE: a number that has not been given yet (a cursor of another database). INVALID_ARGUMENT: a negative number, unknown enum values.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

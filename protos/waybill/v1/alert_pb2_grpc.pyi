@@ -51,7 +51,7 @@ class AlertServiceStub:
 
     The filter is applied to the alert as it was after the change.
 
-    A subscriber is read for at its own pace. One that takes nothing for 30 s while messages wait is cut with RESOURCE_EXHAUSTED, reason SLOW_CONSUMER, and resumes from its cursor. When the server shuts down: UNAVAILABLE; reconnect.
+    A subscriber is read for at its own pace. One that takes nothing for 30 s while messages wait is cut with RESOURCE_EXHAUSTED, reason SLOW_CONSUMER, and resumes from its cursor. One that asks for old alerts while too many reads wait ends with RESOURCE_EXHAUSTED, reason OVERLOADED: connect again after its `RetryInfo`. When the server shuts down: UNAVAILABLE; reconnect.
     OUT_OF_RANGE: a number that has not been given yet (a cursor of another database). INVALID_ARGUMENT: a negative number, unknown enum values.
     """
     ListAlerts: _grpc.UnaryUnaryMultiCallable[_alert_pb2.ListAlertsRequest, _alert_pb2.ListAlertsResponse]
@@ -94,7 +94,7 @@ class AlertServiceAsyncStub(AlertServiceStub):
 
     The filter is applied to the alert as it was after the change.
 
-    A subscriber is read for at its own pace. One that takes nothing for 30 s while messages wait is cut with RESOURCE_EXHAUSTED, reason SLOW_CONSUMER, and resumes from its cursor. When the server shuts down: UNAVAILABLE; reconnect.
+    A subscriber is read for at its own pace. One that takes nothing for 30 s while messages wait is cut with RESOURCE_EXHAUSTED, reason SLOW_CONSUMER, and resumes from its cursor. One that asks for old alerts while too many reads wait ends with RESOURCE_EXHAUSTED, reason OVERLOADED: connect again after its `RetryInfo`. When the server shuts down: UNAVAILABLE; reconnect.
     OUT_OF_RANGE: a number that has not been given yet (a cursor of another database). INVALID_ARGUMENT: a negative number, unknown enum values.
     """
     ListAlerts: _aio.UnaryUnaryMultiCallable[_alert_pb2.ListAlertsRequest, _alert_pb2.ListAlertsResponse]  # type: ignore[assignment]
@@ -140,7 +140,7 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
 
         The filter is applied to the alert as it was after the change.
 
-        A subscriber is read for at its own pace. One that takes nothing for 30 s while messages wait is cut with RESOURCE_EXHAUSTED, reason SLOW_CONSUMER, and resumes from its cursor. When the server shuts down: UNAVAILABLE; reconnect.
+        A subscriber is read for at its own pace. One that takes nothing for 30 s while messages wait is cut with RESOURCE_EXHAUSTED, reason SLOW_CONSUMER, and resumes from its cursor. One that asks for old alerts while too many reads wait ends with RESOURCE_EXHAUSTED, reason OVERLOADED: connect again after its `RetryInfo`. When the server shuts down: UNAVAILABLE; reconnect.
         OUT_OF_RANGE: a number that has not been given yet (a cursor of another database). INVALID_ARGUMENT: a negative number, unknown enum values.
         """
 
