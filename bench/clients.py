@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -61,9 +62,14 @@ class Clients:
         for process in self._processes:
             process.communicate()
 
-    def send(self, first: int, until: int) -> Sent:
-        """Have the readings of some minutes encoded, then sent; checks that each is accepted, or a duplicate where it is a copy."""
+    def send(self, first: int, until: int, before: Callable[[], None] | None = None) -> Sent:
+        """Have the readings of some minutes encoded, then sent; checks that each is accepted, or a duplicate where it is a copy.
+
+        `before` is called between the two.
+        """
         made = self._all({"encode": [first, until]})
+        if before is not None:
+            before()
         told = self._all({"send": True})
         total = {
             name: sum(one[name] for one in (*made, *told) if name in one)

@@ -28,6 +28,16 @@ def look(spy: Path, name: str, pid: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen([str(word) for word in command])
 
 
+def seen(clients: Clients, at: int, spy: Path, name: str, pid: int) -> float:
+    """Record a process while readings from minute `at` on are sent; readings a second meanwhile."""
+    looking: list[subprocess.Popen[bytes]] = []
+    sent = clients.send(at, at + MINUTES, before=lambda: looking.append(look(spy, name, pid)))
+    assert sent.seconds > RECORD_S, "it was over before it was seen"
+    assert looking[0].wait(60) == 0, "py-spy saw nothing (it needs the right to trace)"
+    anonymous(DOCS / f"flame-{name}.svg")
+    return sent.per_second
+
+
 def main() -> None:
     """Record one process after the other: to be looked at costs time, too."""
     spy = python_of("flame").with_name("py-spy")
@@ -39,13 +49,9 @@ def main() -> None:
             known = system.processes()
             at = WARM
             for name, process in (("door", "door 0"), ("committer", "committer"), ("shard", "shard 0")):
-                looking = look(spy, name, known[process].pid)
-                sent = clients.send(at, at + MINUTES)
+                rate = seen(clients, at, spy, name, known[process].pid)
                 at += MINUTES
-                assert sent.seconds > RECORD_S, "it was over before it was seen"
-                assert looking.wait(60) == 0, "py-spy saw nothing (it needs the right to trace)"
-                anonymous(DOCS / f"flame-{name}.svg")
-                print(f"{sent.per_second:,.0f} readings/s while the {name} was looked at; docs/flame-{name}.svg")
+                print(f"{rate:,.0f} readings/s while the {name} was looked at; docs/flame-{name}.svg")
         checked(system, work, at)
 
 

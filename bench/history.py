@@ -25,11 +25,12 @@ from typing import Any
 import numpy as np
 from sqlalchemy import func, select
 
-from actors.journal import fence, history, segments, snapshot
+from actors.journal import fence, history, snapshot
 from actors.journal.committer import READY
 from actors.journal.compaction import Compactor
 from actors.journal.database import reader, sqlite_path
 from actors.journal.prepared import JournalEntry, PreparedCommit
+from actors.journal.sorted_rows import BATCH, PAGE, SEGMENT
 from actors.journal.store import open_store
 from actors.rules import codec
 from actors.rules.readings import Batch
@@ -147,9 +148,9 @@ def measure(folder: Path, tags: int, workers: int) -> dict[str, Any]:
                 shards = list(pool.map(fill, [url] * SHARDS, range(SHARDS), [tags // SHARDS] * SHARDS))
             engine = reader(url)
             with engine.connect() as connection:
-                made = connection.execute(select(func.count(), func.sum(segments.SEGMENT.c.readings)).select_from(segments.SEGMENT)).one()
-                packed = connection.execute(select(func.sum(func.length(segments.PAGE.c.blob)))).scalar_one()
-                waiting = connection.execute(select(func.count()).select_from(segments.BATCH)).scalar_one()
+                made = connection.execute(select(func.count(), func.sum(SEGMENT.c.readings)).select_from(SEGMENT)).one()
+                packed = connection.execute(select(func.sum(func.length(PAGE.c.blob)))).scalar_one()
+                waiting = connection.execute(select(func.count()).select_from(BATCH)).scalar_one()
             engine.dispose()
             warm = look(url, tags // SHARDS, READS, cold=False)
             cold = look(url, tags // SHARDS, READS // 6, cold=True)

@@ -12,49 +12,37 @@ import time
 from dataclasses import asdict, replace
 from typing import Any
 
-import psutil
-
 from bench.clients import Clients
-from bench.ingest import checked, new_workload, percentile, row
+from bench.ingest import checked, new_workload, percentile, row, spent
 from bench.paced import Pace
 from bench.system import System, started
 from bench.workload import Workload
 
 FEW, MANY, MANY_QUICK = 1_000, 1_000_000, 100_000
 PER_GATEWAY, PER_SHIPMENT = 10_000, 1_000
-READINGS, WARM = 2_000_000, 1_000_000
+READINGS, WARM, REPEATS = 2_000_000, 1_000_000, 3
 QUIET_S = 40
 IDLE_CORES, IDLE_S, SETTLING_S = 0.3, 3.0, 180.0
 
 
 def _work(tags: int) -> Workload:
-    minutes = -(-(READINGS + WARM) // tags)
+    minutes = -(-(REPEATS * READINGS + WARM) // tags)
     return replace(new_workload(tags, minutes, max(8, tags // PER_GATEWAY)), tags_per_shipment=min(PER_SHIPMENT, tags))
 
 
-def _rate(system: System, work: Workload) -> Any:
-    """READINGS readings after WARM, 10,000 a batch, 64 in flight."""
-    warm = WARM // work.tags
+def _rate(system: System, work: Workload) -> list[Any]:
+    """READINGS readings, REPEATS times, after WARM, 10,000 a batch, 64 in flight."""
+    warm, minutes = WARM // work.tags, READINGS // work.tags
     with Clients(system.target, work, processes=1, size=10_000, rows=False, streams=8, window=8, connections=8) as clients:
         clients.send(0, warm)
-        return clients.send(warm, work.minutes)
-
-
-def _cpu_s(processes: dict[str, psutil.Process]) -> dict[str, float]:
-    """Processor time by kind of process."""
-    found: dict[str, float] = {}
-    for name, process in processes.items():
-        times = process.cpu_times()
-        found[name.split()[0]] = found.get(name.split()[0], 0.0) + times.user + times.system
-    return found
+        return [clients.send(warm + k * minutes, warm + (k + 1) * minutes) for k in range(REPEATS)]
 
 
 def _cores(system: System, seconds: float) -> dict[str, float]:
     """Cores in use by kind of process over some seconds."""
-    processes = system.processes()
-    before, began = _cpu_s(processes), time.monotonic()
+    before, began = system.cpu_s(), time.monotonic()
     time.sleep(seconds)
-    after, took_s = _cpu_s(processes), time.monotonic() - began
+    after, took_s = system.cpu_s(), time.monotonic() - began
     return {kind: round((after[kind] - before[kind]) / took_s, 3) for kind in after}
 
 
@@ -94,23 +82,28 @@ def million(quick: bool) -> dict[str, Any]:
     many = MANY_QUICK if quick else MANY
     few = _work(FEW)
     with started(few) as system:
+        before = system.cpu_s()
         small = _rate(system, few)
+        small_spent = spent(before, system.cpu_s(), small, WARM)
         checked(system, few, few.minutes)
     work = _work(many)
     with started(work) as system:
         start_s = system.first_acknowledged_s()
+        before = system.cpu_s()
         large = _rate(system, work)
+        large_spent = spent(before, system.cpu_s(), large, WARM)
         wanted = checked(system, work, work.minutes)
         idle = _settle(system)
         quiet = _quiet(system, work)
-    ratio = large.per_second / small.per_second
     cores = quiet.pop("cores")
+    of_few = row(f"columns, {FEW:,} tags", small, cpu_s_a_million=small_spent)
+    of_many = row(f"columns, {many:,} tags", large, cpu_s_a_million=large_spent)
     label = f"cores, {many:,} tags reporting once a minute ({many // 60:,} readings/s)"
     rows = [
         _row(f"start with {many:,} tags, from Ray ready to the first acknowledgement", "s", start_s),
-        row(f"columns, {FEW:,} tags", [small]),
-        row(f"columns, {many:,} tags", [large]),
-        _row(f"readings/s at {many:,} tags against {FEW:,}", "×", ratio),
+        of_few,
+        of_many,
+        _row(f"readings/s at {many:,} tags against {FEW:,}", "×", of_many["median"] / of_few["median"]),
         _row(label, "cores", sum(cores.values()), by_process=cores, idle=sum(idle.values()), **quiet),
     ]
     return {"rows": rows, "excursions": len(wanted.excursions), "visits": len(wanted.visits), "tags": many, "clients": 1}

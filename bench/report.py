@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.cases import CASES
+from bench.targets import against
 
 MARK = "<!-- written by `make bench`; edit bench/report.py instead -->"
 PEER = "one Ray actor a tag"
@@ -42,6 +43,9 @@ def table(results: Sequence[dict[str, Any]]) -> str:
                 more.append(f"{row['median'] / peer:,.0f} × one actor per tag")
             if "wait_p50_ms" in row:
                 more.append(f"answer p50 {row['wait_p50_ms']:.0f} ms, p99 {row['wait_p99_ms']:.0f} ms")
+            if "cpu_s_a_million" in row:
+                parts = ", ".join(f"{name} {number(value, '').strip()}" for name, value in row["cpu_s_a_million"].items())
+                more.append(f"processor seconds for a million: {parts}")
             if "p99_median" in row:
                 answers = f"; answers p50 {row['answer_p50_ms']:.0f} ms" if "answer_p50_ms" in row else ""
                 counted = row["counted"] if "counted" in row else f"{row['alerts']} alerts"
@@ -121,6 +125,14 @@ Measured {" to ".join(dict.fromkeys((dates[0], dates[-1])))}. Load average of th
 each: {loads}.
 A load well above 0 means that others used the cores too: figures are then lower bounds, and since the measurements run one
 after the other under different loads, the ratios between them are rough.
+
+## What is asked, and what is reached
+
+{against(results, number)}
+
+Where a figure is not reached, the last section says where the time goes.
+
+## All figures
 
 {table(results)}
 

@@ -125,6 +125,17 @@ class System:
             found[f"shard {shards[pid]}" if pid in shards else f"ray {pid}"] = process
         return found
 
+    def cpu_s(self) -> dict[str, float]:
+        """Processor time that the processes of the system have used, by kind of process."""
+        found: dict[str, float] = {}
+        for name, process in self.processes().items():
+            try:
+                times = process.cpu_times()
+            except psutil.NoSuchProcess:
+                continue
+            found[name.split()[0]] = found.get(name.split()[0], 0.0) + times.user + times.system
+        return found
+
     def memory(self) -> dict[str, tuple[int, int]]:
         """(RSS, PSS) in bytes of all processes of the system, by kind of process. PSS counts shared memory once."""
         found: dict[str, tuple[int, int]] = {}
