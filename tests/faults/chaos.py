@@ -216,10 +216,10 @@ class Chaos:
         os.kill(owner.pid, signal.SIGSTOP)
         cycle.waiting = int(self.counters.outstanding[shard])
         self.system.succeed(shard)
-        taken = self.wait_until(lambda: self.epoch_of(shard)[0] > owner.epoch, RECOVER_S, 0.05)
+        read = [self.epoch_of(shard)]
+        taken = self.wait_until(lambda: read.append(self.epoch_of(shard)) or read[-1][0] > owner.epoch, RECOVER_S, 0.05)
         if taken:
-            epoch, head = self.epoch_of(shard)
-            self.takeovers.append((shard, epoch, head))
+            self.takeovers.append((shard, *read[-1]))
         with contextlib.suppress(ProcessLookupError):
             os.kill(owner.pid, signal.SIGCONT)
         gone = self.wait_until(lambda: not alive(owner.pid), RECOVER_S, 0.02)
