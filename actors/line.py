@@ -10,11 +10,9 @@ end asks the kernel who the other is, and talks only to processes of its own use
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import pickle
-import queue
 import secrets
 import socket
 import struct
@@ -24,6 +22,8 @@ import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, BinaryIO
+
+from actors.journal.answers import Answers
 
 log = logging.getLogger("waybill.line")
 
@@ -83,20 +83,18 @@ class Line:
             client.close()
 
     def _serve(self, client: socket.socket) -> None:
-        answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        answers = Answers(client.dup(), _packed)
         try:
-            threading.Thread(target=_answer, args=(client, answers), name="line-answers", daemon=True).start()
-            with client.makefile("rb") as requests:
+            with client, client.makefile("rb") as requests:
                 while True:
                     size, number, received_us = REQUEST.unpack(_exactly(requests, REQUEST.size))
-                    self._take(_exactly(requests, size), received_us, partial(_put, answers, number))
+                    self._take(_exactly(requests, size), received_us, partial(answers.put, number))
         except (OSError, EOFError):
             pass
         except Exception:
             log.exception("a line ends; its client will come again")
         finally:
-            answers.put(None)
-            _hang_up(client)
+            answers.close()
 
 
 def _exactly(requests: BinaryIO, size: int) -> bytes:
@@ -106,30 +104,9 @@ def _exactly(requests: BinaryIO, size: int) -> bytes:
     return data
 
 
-def _put(answers: queue.SimpleQueue[Any], number: int, answer: Any) -> None:
-    answers.put((number, answer))
-
-
-def _answer(client: socket.socket, answers: queue.SimpleQueue[Any]) -> None:
-    """Send the answers; on a thread of its own, so that a client that does not read holds up nobody else."""
+def _packed(number: int, answer: Any) -> bytes:
     try:
-        with client:
-            while (one := answers.get()) is not None:
-                number, answer = one
-                try:
-                    data = pickle.dumps(answer, pickle.HIGHEST_PROTOCOL)
-                except Exception:
-                    data = pickle.dumps(RuntimeError(f"{type(answer).__name__} cannot be sent"), pickle.HIGHEST_PROTOCOL)
-                client.sendall(ANSWER.pack(len(data), number) + data)
-    except OSError:
-        pass
+        data = pickle.dumps(answer, pickle.HIGHEST_PROTOCOL)
     except Exception:
-        log.exception("a line ends; its client will come again")
-    finally:
-        _hang_up(client)
-
-
-def _hang_up(client: socket.socket) -> None:
-    """Wake both ends, whoever still holds the socket: what has no answer yet is asked for again."""
-    with contextlib.suppress(OSError):
-        client.shutdown(socket.SHUT_RDWR)
+        data = pickle.dumps(RuntimeError(f"{type(answer).__name__} cannot be sent"), pickle.HIGHEST_PROTOCOL)
+    return ANSWER.pack(len(data), number) + data

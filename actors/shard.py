@@ -22,7 +22,7 @@ from typing import Any
 
 import ray
 
-from actors import recovery
+from actors import recovery, warm_up
 from actors.catalog import CatalogPopulation
 from actors.decision import Decision
 from actors.directory import now_us, shard_name
@@ -118,7 +118,8 @@ class Shard:
         cycles.look_seldom()
         self._node = context.get_node_id()
         self._line = Line(self._ingest_from_line) if AVAILABLE else None
-        for target, name in ((self._beat, "heartbeat"), (self._clock, "clock"), (self._sort, "compaction")):
+        loaded_before_it_is_needed = warm_up.judge, "warm-up"  # the first readings would else wait for it, for a tenth of a second
+        for target, name in (loaded_before_it_is_needed, (self._beat, "heartbeat"), (self._clock, "clock"), (self._sort, "compaction")):
             threading.Thread(target=target, name=name, daemon=True).start()
 
     # ---------------------------------------------------------------- calls

@@ -81,10 +81,10 @@ class Settings(BaseModel):
     )
 
     gather_ms: float = Field(
-        2.0,
+        20.0,
         ge=0,
         le=1000,
-        description="How long a door gathers at the least while a shard is busy; under load as long as a call takes, at most 20.",
+        description="How long small messages wait for each other in a door at most, where several streams speak or a shard is busy.",
     )
     in_flight_bytes: Bytes = Field(256 << 20, description="Bytes of readings in flight in one door; beyond: RESOURCE_EXHAUSTED.")
     queue_s: Seconds = Field(

@@ -44,8 +44,6 @@ LIVE_US = 600_000_000
 """A message whose newest reading is older than this is backlog."""
 BACKLOG_READINGS_MAX = 50_000
 """The same of backlog while live readings come: one of them waits no longer than such a call takes."""
-GATHER_MOST_S = 0.02
-"""A round is filled no longer than that."""
 NEWS = 0.2
 """Weight of the newest call in what calls take."""
 LIVE_S = 10.0
@@ -78,12 +76,13 @@ class _Message:
 
 
 class Gatherer:
-    """Takes decoded messages and gives their outcomes. For one event loop. `queue_s`: nobody should wait longer than this for a turn."""
+    """Takes decoded messages and gives their outcomes. For one event loop. `gather_s`: so long a round is filled at most; `queue_s`: nobody
+    should wait longer than this for a turn."""
 
-    def __init__(self, shards: Shards, *, gather_s: float = 0.002, bytes_max: int = 256 << 20, queue_s: float = 3600.0) -> None:
+    def __init__(self, shards: Shards, *, gather_s: float = 0.02, bytes_max: int = 256 << 20, queue_s: float = 3600.0) -> None:
         self.last_event_number = 0
+        self.gather_s = gather_s
         self.admission = Admission(bytes_max, queue_s)
-        self._gather_s = gather_s
         self._lanes = [_Lane(self, shards, shard) for shard in range(shards.shards)]
         self._waiting: Turns[_Message] = Turns()
         self._filled = asyncio.Event()
@@ -96,7 +95,7 @@ class Gatherer:
         self._asked: set[_Message] = set()
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = math.inf
-        self._call_s = 0.0
+        self._call_s = gather_s
         self._calm = asyncio.Event()
         self._calm.set()
         self._when_calm: list[Callable[[], None]] = []
@@ -117,9 +116,9 @@ class Gatherer:
             for event in self._listeners:
                 event.set()
 
-    def when_calm(self, hurry: Callable[[], None]) -> None:
-        """Call `hurry` whenever the shards have nothing to do any more."""
-        self._when_calm.append(hurry)
+    def when_calm(self, listener: Callable[[], None]) -> None:
+        """Call `listener` whenever the shards have nothing to do any more."""
+        self._when_calm.append(listener)
 
     def call_began(self) -> None:
         """A call is out."""
@@ -130,19 +129,22 @@ class Gatherer:
         self._freed.set()
         if not any(lane.busy for lane in self._lanes):
             self._calm.set()
-            for hurry in self._when_calm:
-                hurry()
+            for listener in self._when_calm:
+                listener()
 
     def call_took(self, seconds: float) -> None:
         """A shard answered after so long: rounds follow each other no faster than calls are answered."""
         self._call_s += NEWS * (seconds - self._call_s)
 
     @property
+    def calm(self) -> bool:
+        """Whether the shards have nothing to do."""
+        return self._calm.is_set()
+
+    @property
     def patience_s(self) -> float:
         """How long a round is filled: for as long as a call takes, and only while shards have something to do."""
-        if self._calm.is_set():
-            return 0.0
-        return max(self._gather_s, min(self._call_s, GATHER_MOST_S))
+        return 0.0 if self.calm else min(self._call_s, self.gather_s)
 
     def close(self) -> None:
         """End the calls; what still waits is answered with Unavailable."""

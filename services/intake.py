@@ -1,16 +1,21 @@
 """What comes in at the same time is decoded at once.
 
-A message of a few rows costs little to read and much to begin with: thirty small arrays. So the messages of all streams and calls that
-came while the gatherer would fill a round are decoded together, and go to it each by itself. Where the shards have nothing to do, one is
-decoded at once; so are many bytes.
+A message of a few rows costs little to read and much to begin with: thirty small arrays in the door, then a call and a commit in every
+shard. So the messages of all streams and calls that came while the gatherer would fill a round are decoded together, and go to it each by
+itself. Where several streams speak, small messages wait for each other for a moment even when the shards have nothing to do: of a fleet
+that reports a little all the time each message would else be a round of its own, at the price of a large one. Who calls once for each
+message waits for its answer before the next, and so may one stream: these are decoded at once where the shards have nothing to do, and so
+are many bytes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections import deque
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 from actors.rules.errors import DomainError, Overloaded
@@ -23,6 +28,10 @@ GROUP_BYTES = 256 << 10
 """So much is decoded at once, or one message. As columns it is up to seventy times that, where rows are empty; more would be no faster."""
 ENOUGH_BYTES = 64 << 10
 """When so much waits, more would save nothing: it is decoded at once."""
+WORTH_BYTES = 32 << 10
+"""So much is worth a round by itself: it waits for no others while the shards have nothing to do."""
+SPEAKS_S = 1.0
+"""A stream is said to speak for so long, at least, after it was heard."""
 WAITING_BYTES_MAX = 256 << 20
 """So much waits to be decoded, of all streams and calls; beyond: RESOURCE_EXHAUSTED."""
 
@@ -60,25 +69,45 @@ class Intake:
 
     def __init__(self, gatherer: Gatherer) -> None:
         self._gatherer = gatherer
+        self._decoded_at = self._turned_at = -math.inf  # monotonic
+        self._speak: set[Hashable] = set()  # the streams that were heard since _turned_at, and before
+        self._spoke: set[Hashable] = set()
         self._waiting: deque[Given] = deque()
         self._bytes = 0
         self._next: asyncio.Handle | None = None
-        gatherer.when_calm(self._hurry)
+        gatherer.when_calm(self._on_calm)
 
-    def put(self, raw: bytes, remaining_s: float | None, source: str) -> Given:
-        """Have the readings of a message committed and judged; see Gatherer.take."""
+    def put(self, raw: bytes, remaining_s: float | None, source: str, stream: Hashable = None) -> Given:
+        """Have the readings of a message committed and judged; see Gatherer.take. stream: that it came on, None for a call of its own."""
         loop = asyncio.get_running_loop()
-        given = Given(raw, len(raw), now_us(), remaining_s, source, loop.create_future(), time.monotonic())
+        now = time.monotonic()
+        given = Given(raw, len(raw), now_us(), remaining_s, source, loop.create_future(), now)
+        if stream is not None:
+            self._hear(stream, now)
         if self._waiting and self._bytes + given.size > WAITING_BYTES_MAX:
             given.refuse(Overloaded(f"{self._bytes} bytes of messages wait to be read", retry_after_s=RETRY_AFTER_S))
             return given
         self._waiting.append(given)
         self._bytes += given.size
         if self._next is None:
-            self._next = loop.call_later(self._gatherer.patience_s, self._decode)
-        if self._bytes >= ENOUGH_BYTES:
+            self._next = loop.call_later(max(self._pause_s(), self._gatherer.patience_s), self._decode)
+        if self._bytes >= (WORTH_BYTES if self._gatherer.calm else ENOUGH_BYTES):
             self._hurry()
         return given
+
+    def _hear(self, stream: Hashable, now: float) -> None:
+        if now - self._turned_at > SPEAKS_S:
+            self._spoke, self._speak, self._turned_at = self._speak, set(), now
+        self._speak.add(stream)
+
+    def _pause_s(self) -> float:
+        """How long what waits is to wait for more: until some time after what was decoded last, where several streams speak."""
+        alone = len(self._speak) < 2 and len(self._spoke) < 2
+        return 0.0 if alone or self._bytes >= WORTH_BYTES else self._decoded_at + self._gatherer.gather_s - time.monotonic()
+
+    def _on_calm(self) -> None:
+        if self._pause_s() <= 0:
+            self._hurry()
 
     def _hurry(self) -> None:
         """What waits is decoded in the next turn."""
@@ -89,6 +118,7 @@ class Intake:
     def _decode(self) -> None:
         """Decode the next group and give it to the gatherer, which bounds what is in flight; then the next, in another turn."""
         self._next = None
+        self._decoded_at = time.monotonic()
         group: list[Given] = []
         size = 0
         while self._waiting and (not group or size + self._waiting[0].size <= GROUP_BYTES):

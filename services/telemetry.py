@@ -74,7 +74,7 @@ class Telemetry(telemetry_pb2_grpc.TelemetryServiceServicer):
             try:
                 async for raw in request_iterator:
                     await room.take(len(raw))
-                    given = self._intake.put(raw, left(context), source)
+                    given = self._intake.put(raw, left(context), source, reader)
                     working.add(given.outcome)
                     given.outcome.add_done_callback(working.discard)
                     await answers.put(given)

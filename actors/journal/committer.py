@@ -13,12 +13,15 @@ import argparse
 import fcntl
 import logging
 import os
-import queue
 import secrets
 import signal
+import socket
+import struct
 import sys
 import threading
+import time
 from collections.abc import Sequence
+from functools import partial
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection, Listener, answer_challenge, deliver_challenge
 from multiprocessing.reduction import ForkingPickler
@@ -29,6 +32,7 @@ import psutil
 from sqlalchemy import Connection as SqlConnection
 
 from actors.journal import allocator, cycles
+from actors.journal.answers import Answers
 from actors.journal.database import sqlite_path
 from actors.journal.migrate import migrate
 from actors.journal.store import key_path, short_address, socket_path
@@ -40,8 +44,12 @@ log = logging.getLogger(__name__)
 READY = "committer ready"
 """Printed on standard output once clients can connect."""
 
-IDLE_CHECKPOINT_BYTES = 1024 * 1024
-"""When nothing waits and so much was written since the last time, the write-ahead log is moved into the database."""
+FRAME = struct.Struct("!i")
+
+CHECKPOINT_BYTES, CHECKPOINT_EVERY_S = 1 << 20, 0.3
+"""When nothing waits, and so much was written since the last time, the write-ahead log is moved into the database; so often at most."""
+PORTION_BYTES = 8 << 20
+"""Where more is written in that time, it is left to SQLite, which moves the log when it has grown large: a longer wait, but fewer."""
 
 
 def lock(url: str) -> int:
@@ -75,12 +83,13 @@ class Committer:
 
     def __init__(self, url: str) -> None:
         """The caller holds the lock and has migrated the database."""
-        self._moved = 0  # of what the writer has written, by checkpoints when idle
+        self._moved = 0  # of what the writer has written, by checkpoints when nothing waited
+        self._looked, self._looked_at = 0, 0.0  # how much it was when that was looked at last, and when (monotonic)
         self._writer = GroupWriter(url, name="committer-writer", idle=self._checkpoint)
         self._key = make_key(key_path(url))
-        socket = socket_path(url)
-        socket.unlink(missing_ok=True)  # of a committer that was killed: ours is the lock
-        address, self._folder = short_address(socket)
+        path = socket_path(url)
+        path.unlink(missing_ok=True)  # of a committer that was killed: ours is the lock
+        address, self._folder = short_address(path)
         before = os.umask(0o177)
         try:
             self._listener = Listener(address, family="AF_UNIX", backlog=64)
@@ -104,7 +113,7 @@ class Committer:
             threading.Thread(target=self._serve, args=(client,), name="committer-client", daemon=True).start()
 
     def _serve(self, client: Connection) -> None:
-        """Read one client's requests in order; a second thread answers, so that a client that does not read stops nobody else."""
+        """Read one client's requests in order. Answers go out as the writer gives them; a client that does not read stops nobody else."""
         try:
             deliver_challenge(client, self._key)  # here, not in accept: a frozen client holds up no other
             answer_challenge(client, self._key)
@@ -112,42 +121,43 @@ class Committer:
             log.warning("refused a client: %s", error)
             client.close()
             return
-        answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        threading.Thread(target=_answer, args=(client, answers), name="committer-answers", daemon=True).start()
+        answers = Answers(socket.socket(fileno=os.dup(client.fileno())), _packed)
         try:
             while True:
                 number, data = int.from_bytes(client.recv_bytes()), client.recv_bytes()
                 try:
                     payload = ForkingPickler.loads(data)
                 except Exception as error:
-                    answers.put((number, InvalidArgument(f"the committer cannot read it: {error!r}", field="arguments")))
+                    answers.put(number, InvalidArgument(f"the committer cannot read it: {error!r}", field="arguments"))
                     continue
-                self._writer.submit(payload, lambda outcome, number=number: answers.put((number, outcome)))  # type: ignore[misc]
+                self._writer.submit(payload, partial(answers.put, number))
         except (OSError, EOFError, Unavailable):
             pass
-        answers.put(None)
+        finally:
+            answers.close()
+            client.close()
 
-    def _checkpoint(self, connection: SqlConnection) -> None:
-        """When nothing waits: shorten the log, so that a restart reads little."""
-        if self._writer.bytes_written - self._moved > IDLE_CHECKPOINT_BYTES:
-            self._moved = self._writer.bytes_written
+    def _checkpoint(self, connection: SqlConnection, rested: bool) -> None:
+        """When nothing waits, or nothing has come for a while (`rested`): shorten the log."""
+        now, written = time.monotonic(), self._writer.bytes_written
+        if now - self._looked_at < CHECKPOINT_EVERY_S:
+            return
+        portion = written - self._looked
+        self._looked, self._looked_at = written, now
+        if written - self._moved >= CHECKPOINT_BYTES and (rested or portion < PORTION_BYTES):
+            self._moved = written
             raw = connection.connection.driver_connection
             assert raw is not None
             raw.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
 
-def _answer(client: Connection, answers: queue.SimpleQueue[Any]) -> None:
+def _packed(number: int, outcome: Any) -> bytes:
+    """As `Connection.send` frames (number, outcome): its length as a big-endian int32, then its pickle."""
     try:
-        while (answer := answers.get()) is not None:
-            try:
-                data = ForkingPickler.dumps(answer)
-            except Exception as error:
-                data = ForkingPickler.dumps((answer[0], InvalidArgument(f"the answer cannot be sent: {error!r}", field="function")))
-            client.send_bytes(data)
-    except OSError:
-        pass
-    finally:
-        client.close()
+        data = ForkingPickler.dumps((number, outcome))
+    except Exception as error:
+        data = ForkingPickler.dumps((number, InvalidArgument(f"the answer cannot be sent: {error!r}", field="function")))
+    return FRAME.pack(len(data)) + bytes(data)
 
 
 def _outlived(parent: psutil.Process) -> bool:

@@ -40,6 +40,9 @@ PATIENCE_S = 10.0
 FIRST_PAUSE_S = 0.05
 """For so long a group is tried again on new connections, with pauses that double up to a second."""
 
+REST_S = 0.5
+"""When nothing has come for so long, what was left for a pause is done."""
+
 RETRY_S = 1.0
 """When a caller whose commit could not be written may come again."""
 
@@ -71,8 +74,8 @@ def size_of(payload: Payload) -> int:
 class GroupWriter:
     """Owns one writing connection and the thread that uses it. Requests are applied in the order in which they are submitted."""
 
-    def __init__(self, url: str, name: str = "journal-writer", idle: Callable[[Connection], None] | None = None) -> None:
-        """`idle` is called with the connection, outside a transaction, when nothing waits (checkpoints)."""
+    def __init__(self, url: str, name: str = "journal-writer", idle: Callable[[Connection, bool], None] | None = None) -> None:
+        """idle(connection, rested) is called outside a transaction when nothing waits, and once more when nothing has come for REST_S."""
         self._engine: Engine = writer(url)
         self._connection: Connection | None = None
         self._idle = idle
@@ -124,13 +127,11 @@ class GroupWriter:
 
     def _take(self) -> list[tuple[Payload, Done, int]]:
         """What waits, within the bounds of a group; empty when closed and done."""
-        idled = self._idle is None
+        idle = 0 if self._idle is None else 2  # at once, and when it has rested for a while
         while True:
             with self._changed:
-                if not self._inbox and not self._closing and idled:
-                    self._changed.wait()
-                if not self._inbox and not self._closing and not idled:
-                    self._changed.wait(0.25)
+                if not self._inbox and not self._closing and idle < 2:
+                    self._changed.wait(REST_S if idle else None)
                 if self._inbox:
                     group, total = [self._inbox.popleft()], 0
                     while self._inbox and len(group) < GROUP_COMMITS and total + self._inbox[0][2] <= GROUP_BYTES:
@@ -139,13 +140,13 @@ class GroupWriter:
                     return group
                 if self._closing:
                     return []
-            if not idled and self._idle is not None and self._connection is not None:
+            if idle and self._idle is not None and self._connection is not None:
                 try:
-                    self._idle(self._connection)
+                    self._idle(self._connection, idle == 1)
                 except Exception as error:  # the driver's own errors too: a checkpoint speaks with it directly
                     log.error("between commits: %r", error)
                     self._drop(suspect=True)
-            idled = True
+            idle = max(idle - 1, 0)
 
     def _write(self, payloads: list[Payload], until: float | None = None) -> list[Any]:
         """Write a group, on new connections for as long as patience lasts (one patience for all of it); a group that fails twice by

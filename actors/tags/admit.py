@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from actors.rules._compile import frozen
 from actors.rules.readings import ACCEPTED, CONFLICTING, DUPLICATE, F8, I4, I8, LATITUDE, SPEED, U1, Groups
-from actors.tags.columns import MIN_US, SPECIAL_NEIGHBOURS, grown
+from actors.tags.columns import MIN_US, SPECIAL_NEIGHBOURS, TAG, grown
+from actors.tags.prefetch import AHEAD, LINE, prefetch
 from actors.tags.ring import Ring
 
 UNSURE = 0
@@ -25,6 +26,7 @@ RANGES_MAX = 256
 """Of a tag, besides its top one, before holes are closed. A tag that loses a tenth of its readings has so many after 2,560."""
 _RANGES_MAX, _COUNTED = RANGES_MAX, np.iinfo(np.uint16).max
 _NONE_US = MIN_US
+_ROW_BYTES = TAG.itemsize
 _LEARN = 8
 
 
@@ -222,6 +224,9 @@ def admit(
     fast_start[0] = 0
     for g in range(len(g_tag)):
         t = g_tag[g]
+        if g + AHEAD < len(g_tag):
+            for byte in range(0, _ROW_BYTES, LINE):
+                prefetch(tags, g_tag[g + AHEAD], byte)
         slow = False
         earliest = received_us + (1 << 60)
         rows_before = n_rows

@@ -14,6 +14,7 @@ import numpy as np
 
 from actors.rules.readings import COLUMNS, F8, I4, I8, LATITUDE, LONGITUDE, U1
 from actors.tags.columns import MIN_US, grown
+from actors.tags.prefetch import AHEAD, prefetch
 from actors.tags.ring import FUTURE, Ring
 
 
@@ -24,6 +25,12 @@ def _note(
 ) -> None:  # fmt: skip
     """Ring rows begin … end - 1; rows[k], times[k]: where its k-th column is kept; leads[k]: no earlier column shares its time."""
     for number in range(begin, end):
+        if number + AHEAD < end:
+            coming = tag[(number + AHEAD) % capacity]
+            for k in range(len(rows)):
+                prefetch(newest[rows[k]], coming, 0)
+                prefetch(newest_us[times[k]], coming, 0)
+                prefetch(tied[times[k]], coming, 0)
         slot = number % capacity
         if mark[slot] == FUTURE:
             continue

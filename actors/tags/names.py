@@ -9,9 +9,11 @@ import numpy as np
 from actors.rules._compile import compiled, frozen
 from actors.rules.readings import I4, I8, U1
 from actors.tags.columns import grown
+from actors.tags.prefetch import prefetch
 
 UNKNOWN = -1
 _LINE_END = 0x0A
+_AT_ONCE = 256
 _FILLED = 0.75
 """The table of the indices is at most so full."""
 
@@ -112,26 +114,46 @@ def _insert(text: U1, ends: I8, table: I4, first: int, count: int) -> None:
 
 @compiled
 def _lookup(raw: U1, text: U1, ends: I8, table: I4, found: I4) -> None:
+    """Look for some lines at a time, step by step: what a step needs is fetched from memory for all of them in the step before."""
     mask = len(table) - 1
+    starts, places = np.empty(_AT_ONCE + 1, np.int64), np.empty(_AT_ONCE, np.int64)
     line, start = 0, 0
-    for at in range(len(raw) + 1):
-        if at < len(raw) and raw[at] != _LINE_END:
-            continue
-        size = at - start
-        place = _hash(raw, start, at) & mask
-        known = -1
-        while table[place] >= 0:
-            index = table[place]
-            begin = ends[index - 1] if index else 0
-            if ends[index] - begin == size:
-                same = True
-                for k in range(size):
-                    if raw[start + k] != text[begin + k]:
-                        same = False
-                        break
-                if same:
-                    known = index
+    while line < len(found):
+        some = min(_AT_ONCE, len(found) - line)
+        for i in range(some):
+            end = start
+            while end < len(raw) and raw[end] != _LINE_END:
+                end += 1
+            starts[i], places[i] = start, _hash(raw, start, end) & mask
+            prefetch(table, places[i], 0)
+            start = end + 1
+        starts[some] = start
+        for i in range(some):
+            prefetch(ends, max(table[places[i]] - 1, 0), 0)
+        for i in range(some):
+            index = table[places[i]]
+            if index > 0:
+                prefetch(text, ends[index - 1], 0)
+        for i in range(some):
+            found[line + i] = _known(raw, starts[i], starts[i + 1] - 1, text, ends, table, places[i])
+        line += some
+
+
+@compiled
+def _known(raw: U1, start: int, end: int, text: U1, ends: I8, table: I4, place: int) -> int:
+    """The index of a line, looked for from a place of the table on."""
+    mask = len(table) - 1
+    size = end - start
+    while table[place] >= 0:
+        index = table[place]
+        begin = ends[index - 1] if index else 0
+        if ends[index] - begin == size:
+            same = True
+            for k in range(size):
+                if raw[start + k] != text[begin + k]:
+                    same = False
                     break
-            place = (place + 1) & mask
-        found[line] = known
-        line, start = line + 1, at + 1
+            if same:
+                return index
+        place = (place + 1) & mask
+    return UNKNOWN

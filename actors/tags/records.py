@@ -21,6 +21,7 @@ from actors.rules import exposure, geofence
 from actors.rules._compile import compiled, frozen
 from actors.rules.readings import FOREVER_US, I4, I8
 from actors.tags.columns import grown
+from actors.tags.prefetch import AHEAD, LINE, prefetch
 
 U2 = npt.NDArray[np.uint16]
 U4 = npt.NDArray[np.uint32]
@@ -277,6 +278,18 @@ def _copy(slots: I4, words: I8, offset: U4, room: U2, state: I8, others: I4, fro
 
 
 @compiled
+def _fetch_ahead(slots: I4, i: int, words: I8, offset: U4, room: U2) -> None:
+    """Have fetched what position i + AHEAD needs: its record; and where the record is of the one as far behind that."""
+    if i + 2 * AHEAD < len(slots):
+        prefetch(offset, slots[i + 2 * AHEAD], 0)
+        prefetch(room, slots[i + 2 * AHEAD], 0)
+    if i + AHEAD < len(slots):
+        slot = slots[i + AHEAD]
+        for byte in range(0, 8 * int(room[slot]), LINE):
+            prefetch(words, offset[slot], byte)
+
+
+@compiled
 def _expect_track(tracks: I8, at: int, back: int, from_us: int, fresh: I8, expected: I8) -> None:
     """What is expected of the track at word `at`: of the first (back: 0) rows that have seen nothing, else the one `back` before it."""
     for w in range(_SPEC):
@@ -311,6 +324,7 @@ def _pack(
     nan = fresh_visit[_LATITUDE]
     expected, other = np.zeros(_TRACK_WORDS, np.int64), np.zeros(_TRACK_WORDS, np.int64)
     for i in range(len(slots)):
+        _fetch_ahead(slots, i, words, offset, room)
         slot, begin_us = slots[i], from_us[i]
         base, n = first[i] * _TRACK_WORDS, count[i]
         visit_base, m = visit_first[i] * _VISIT_WORDS, visit_count[i]
@@ -380,6 +394,7 @@ def _unpack(
 ) -> None:  # fmt: skip
     expected = np.zeros(_TRACK_WORDS, np.int64)
     for i in range(len(slots)):
+        _fetch_ahead(slots, i, words, offset, room)
         slot, begin_us = slots[i], from_us[i]
         base, n = first[i] * _TRACK_WORDS, count[i]
         visit_base, m = visit_first[i] * _VISIT_WORDS, visit_count[i]

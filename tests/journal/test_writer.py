@@ -56,7 +56,7 @@ def test_an_error_of_the_driver_between_commits_ends_no_writer(database_url: str
     """A checkpoint that fails raises the driver's own error; after one such the committer took requests and answered none."""
     idled = threading.Semaphore(0)
 
-    def idle(connection: Connection) -> None:
+    def idle(connection: Connection, rested: bool) -> None:
         idled.release()
         raise sqlite3.OperationalError("disk I/O error")
 

@@ -138,7 +138,7 @@ def test_at_most_two_calls_are_out_to_one_shard() -> None:
         await asyncio.gather(*(send(i) for i in range(20)))
         assert shards.most_out == CALLS_IN_FLIGHT
 
-    run(work)
+    run(work, gather_s=0.002)
 
 
 def test_a_message_that_came_while_a_call_was_out_goes_when_the_shards_fall_idle() -> None:

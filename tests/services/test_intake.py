@@ -127,6 +127,35 @@ def test_when_the_shards_have_nothing_to_do_any_more_what_waits_goes_at_once(gro
     run(work, gather_s=3600.0)
 
 
+def test_small_messages_of_several_streams_wait_for_each_other_though_the_shards_have_nothing_to_do(
+    groups: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work(taken: Intake, shards: Shards) -> None:
+        first = taken.put(message(0), None, "peer", "stream 0")
+        await first.outcome
+        one, other = taken.put(message(1), None, "peer", "stream 1"), taken.put(message(2), None, "peer", "stream 0")
+        await asyncio.sleep(0.05)
+        assert [len(group) for group in groups] == [1], "the first came alone"
+        await asyncio.gather(one.outcome, other.outcome)
+        assert [len(group) for group in groups] == [1, 2]
+        monkeypatch.setattr(intake, "WORTH_BYTES", 10)
+        async with asyncio.timeout(0.2):
+            await taken.put(message(3), None, "peer", "stream 1").outcome
+
+    run(work, gather_s=0.4)
+
+
+def test_one_stream_and_calls_wait_for_nobody_while_the_shards_have_nothing_to_do(groups: list[list[int]]) -> None:
+    async def work(taken: Intake, shards: Shards) -> None:
+        async with asyncio.timeout(30):
+            for number in range(4):
+                await taken.put(message(number), None, "peer", "stream").outcome
+                await taken.put(message(10 + number), None, f"caller-{number}").outcome
+
+    run(work, gather_s=3600.0)
+    assert [len(group) for group in groups] == [1] * 8
+
+
 def test_a_deadline_counts_from_when_the_message_came() -> None:
     async def work(taken: Intake, shards: Shards) -> None:
         first, released = await a_call_is_out(taken, shards)
