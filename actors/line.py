@@ -10,6 +10,7 @@ end asks the kernel who the other is, and talks only to processes of its own use
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import pickle
@@ -76,6 +77,7 @@ class Line:
             try:
                 if same_user(client):
                     threading.Thread(target=self._serve, args=(client,), name="line", daemon=True).start()
+                    del client  # it is the thread's alone: who is not served is hung up on
                     continue
                 log.warning("refused a process of another user")
             except (OSError, RuntimeError) as error:
@@ -83,18 +85,20 @@ class Line:
             client.close()
 
     def _serve(self, client: socket.socket) -> None:
-        answers = Answers(client.dup(), _packed)
-        try:
-            with client, client.makefile("rb") as requests:
+        with client, contextlib.ExitStack() as held:
+            try:
+                answers = Answers(client.dup(), _packed)
+                held.callback(answers.close)
+                requests = held.enter_context(client.makefile("rb"))
                 while True:
                     size, number, received_us = REQUEST.unpack(_exactly(requests, REQUEST.size))
                     self._take(_exactly(requests, size), received_us, partial(answers.put, number))
-        except (OSError, EOFError):
-            pass
-        except Exception:
-            log.exception("a line ends; its client will come again")
-        finally:
-            answers.close()
+            except EOFError:
+                pass
+            except OSError as error:  # out of descriptors, perhaps
+                log.warning("a line ends: %s", error)
+            except Exception:
+                log.exception("a line ends; its client will come again")
 
 
 def _exactly(requests: BinaryIO, size: int) -> bytes:

@@ -399,9 +399,9 @@ class Shard:
         self.sequence, count, left_out = recovery.fold(self.tags, self.reads, self.sequence)
         if self.sequence != head:
             raise Unavailable(f"the journal of shard {self.number} ends at {self.sequence}, its head is {head}")
+        self._snapshots.at, state = found if found is not None else (0, b"")
         # With a snapshot soon, no later recovery meets what was left out.
-        self._snapshots.readings = count if not left_out else self.config.snapshot_readings
-        self._snapshots.at = found[0] if found is not None else 0
+        self._snapshots.readings, self._snapshots.size = (count, len(state)) if not left_out else (self.config.snapshot_readings, 0)
         log.info("shard %d: %d readings replayed in %.2f s", self.number, count, time.monotonic() - started)
 
     def _no_tags(self) -> SensorTags:

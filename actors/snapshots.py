@@ -16,14 +16,17 @@ from actors.rules.errors import DomainError
 
 log = logging.getLogger("waybill.shard")
 
+READING_BYTES = 50
+"""About what a reading takes in the journal."""
 PATIENCE_S = 60.0
 AGAIN_S = 5.0
 """Pause after a snapshot that could not be stored."""
 
 
 class Snapshots:
-    """Of one shard: one is due after so many readings or so many entries since the newest. Its methods are called with the state lock
-    held; the writing is done on a thread. `commit` waits until rows are durable.
+    """Of one shard: one is due after so many readings or so many entries since the newest; where that is large, after as many readings
+    as took as much to journal, so that snapshots never are most of what is written. Its methods are called with the state lock held; the
+    writing is done on a thread. `commit` waits until rows are durable.
     """
 
     def __init__(
@@ -38,6 +41,8 @@ class Snapshots:
         """Judged since the newest one."""
         self.at = 0
         """The journal entry after which the newest one stands."""
+        self.size = 0
+        """Its bytes."""
         self._shard, self._lock, self._commit = shard, lock, commit
         self._readings_most, self._entries_most = readings_most, entries_most
         self._under_way = False
@@ -45,14 +50,14 @@ class Snapshots:
 
     def due(self, sequence: int) -> bool:
         """Whether one should be taken at a journal entry."""
-        much = self.readings >= self._readings_most or sequence - self.at >= self._entries_most
+        much = self.readings >= max(self._readings_most, self.size // READING_BYTES) or sequence - self.at >= self._entries_most
         return much and not self._under_way and time.monotonic() >= self._not_before
 
     def take(self, epoch: int, sequence: int, state: bytes, pending: list[Future[CommitResult]]) -> None:
         """Store the state after an entry, once that entry and all `pending` with it are durable."""
         self._under_way = True
         before = self.readings, self.at
-        self.readings, self.at = 0, sequence
+        self.readings, self.at, self.size = 0, sequence, len(state)
         threading.Thread(target=self._save, args=(epoch, sequence, state, pending, before), name="snapshot", daemon=True).start()
 
     def _save(self, epoch: int, sequence: int, state: bytes, pending: list[Future[CommitResult]], before: tuple[int, int]) -> None:

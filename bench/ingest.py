@@ -76,7 +76,7 @@ def _facts(wanted: expected.Expected, tags: int, clients: int) -> dict[str, int]
 
 def columns(quick: bool) -> dict[str, Any]:
     """Columns: batches of 10,000 readings of 10,000 tags behind 8 gateways, 1 and 64 in flight."""
-    repeats, alone, many = (2, 40, 80) if quick else (5, 60, 160)  # minutes of readings in a repeat, of 10,000 each
+    repeats, alone, many = (2, 40, 80) if quick else (5, 60, 480)  # minutes of readings in a repeat, of 10,000 each
     warm = 16
     work = new_workload(TAGS, 2 * warm + repeats * (alone + many), 8)
     with started(work, doors=DOORS) as system:

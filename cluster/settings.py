@@ -81,7 +81,7 @@ class Settings(BaseModel):
     )
 
     gather_ms: float = Field(
-        20.0,
+        25.0,
         ge=0,
         le=1000,
         description="How long small messages wait for each other in a door at most, where several streams speak or a shard is busy.",
@@ -91,7 +91,11 @@ class Settings(BaseModel):
         0.25, description="Readings that would wait longer than this in a door (at its rate of late) are refused: RESOURCE_EXHAUSTED."
     )
     ring_bytes: Bytes = Field(64 << 20, description="Recent readings that each shard keeps in memory.")
-    snapshot_readings: int = Field(1_000_000, ge=1_000, description="A shard takes a snapshot of its state after this many readings.")
+    snapshot_readings: int = Field(
+        1_000_000,
+        ge=1_000,
+        description="A shard takes a snapshot of its state after this many readings, or as many as took as much room as its newest one.",
+    )
     silence_floor_s: Seconds = Field(
         60.0, description="A tag whose usual interval is learnt is never silent before this. A configured interval decides alone."
     )

@@ -123,16 +123,18 @@ class Feed:
                     await self.news.wait()
             self.news.clear()
             try:
-                found, up_to = await self._backend.read_first(queries.events, self._newest, READ)
+                found = await self._backend.read_first(queries.newest_events, self._newest, READ)
             except DomainError as error:
                 log.warning("the event log cannot be read: %s", error)
                 await asyncio.sleep(1)
                 continue
+            except Exception:  # without this task its watchers would wait for ever
+                log.exception("the event log cannot be read")
+                await asyncio.sleep(1)
+                continue
             if found:
                 self._recent.extend(found)
-                self._newest = max(self._newest, up_to)
-                if found[-1].number < up_to:  # cannot be: the log has no gaps
-                    self._recent.clear()
+                self._newest = found[-1].number
                 self._moved.set()
                 self._moved = asyncio.Event()
                 if len(found) == READ:

@@ -31,7 +31,7 @@ ENOUGH_BYTES = 64 << 10
 WORTH_BYTES = 32 << 10
 """So much is worth a round by itself: it waits for no others while the shards have nothing to do."""
 SPEAKS_S = 1.0
-"""A stream is said to speak for so long, at least, after it was heard."""
+"""A stream is said to speak for so long after it was heard, at most for twice that."""
 WAITING_BYTES_MAX = 256 << 20
 """So much waits to be decoded, of all streams and calls; beyond: RESOURCE_EXHAUSTED."""
 
@@ -39,8 +39,8 @@ WAITING_BYTES_MAX = 256 << 20
 @dataclass(eq=False, slots=True)
 class Given:
     """A message that was given in. `outcome`: None where it has no good reading; raises DomainError, and Garbage where the bytes are no
-    message. `since`: when it came, monotonic. `decoded` is there before the outcome; then `raw`, of `size` bytes, is let go. Of one that is
-    refused only its `batch_id` is kept: it may wait for a long time until it may be answered.
+    message. `since`: when it came, monotonic; `streamed`: on a stream. `decoded` is there before the outcome; then `raw`, of `size` bytes,
+    is let go. Of one that is refused only its `batch_id` is kept: it may wait for a long time until it may be answered.
     """
 
     raw: bytes
@@ -50,6 +50,7 @@ class Given:
     source: str
     outcome: asyncio.Future[Outcome | None]
     since: float
+    streamed: bool = False
     decoded: wire.Decoded | None = None
     batch_id: str = ""
 
@@ -81,7 +82,7 @@ class Intake:
         """Have the readings of a message committed and judged; see Gatherer.take. stream: that it came on, None for a call of its own."""
         loop = asyncio.get_running_loop()
         now = time.monotonic()
-        given = Given(raw, len(raw), now_us(), remaining_s, source, loop.create_future(), now)
+        given = Given(raw, len(raw), now_us(), remaining_s, source, loop.create_future(), now, stream is not None)
         if stream is not None:
             self._hear(stream, now)
         if self._waiting and self._bytes + given.size > WAITING_BYTES_MAX:
@@ -90,24 +91,38 @@ class Intake:
         self._waiting.append(given)
         self._bytes += given.size
         if self._next is None:
-            self._next = loop.call_later(max(self._pause_s(), self._gatherer.patience_s), self._decode)
-        if self._bytes >= (WORTH_BYTES if self._gatherer.calm else ENOUGH_BYTES):
+            self._next = loop.call_later(max(self._pause_s(now), self._gatherer.patience_s), self._decode)
+        if self._bytes >= (WORTH_BYTES if self._gatherer.calm else ENOUGH_BYTES) or (self._gatherer.calm and stream is None):
             self._hurry()
         return given
 
     def _hear(self, stream: Hashable, now: float) -> None:
-        if now - self._turned_at > SPEAKS_S:
-            self._spoke, self._speak, self._turned_at = self._speak, set(), now
+        self._turn(now)
         self._speak.add(stream)
 
-    def _pause_s(self) -> float:
+    def _turn(self, now: float) -> None:
+        """Forget who has not spoken for long."""
+        if now - self._turned_at > SPEAKS_S:
+            recently = now - self._turned_at < 2 * SPEAKS_S
+            self._spoke, self._speak, self._turned_at = self._speak if recently else set(), set(), now
+
+    def _pause_s(self, now: float) -> float:
         """How long what waits is to wait for more: until some time after what was decoded last, where several streams speak."""
+        self._turn(now)
         alone = len(self._speak) < 2 and len(self._spoke) < 2
-        return 0.0 if alone or self._bytes >= WORTH_BYTES else self._decoded_at + self._gatherer.gather_s - time.monotonic()
+        return 0.0 if alone or self._bytes >= WORTH_BYTES else self._decoded_at + self._gatherer.gather_s - now
 
     def _on_calm(self) -> None:
-        if self._pause_s() <= 0:
+        if self._waiting and (pause_s := self._pause_s(time.monotonic())) > 0 and all(one.streamed for one in self._waiting):
+            self._again_in(pause_s)
+        else:
             self._hurry()
+
+    def _again_in(self, seconds: float) -> None:
+        """What waits is decoded then, if not before."""
+        if isinstance(self._next, asyncio.TimerHandle) and self._next.when() > asyncio.get_running_loop().time() + seconds:
+            self._next.cancel()
+            self._next = asyncio.get_running_loop().call_later(seconds, self._decode)
 
     def _hurry(self) -> None:
         """What waits is decoded in the next turn."""

@@ -67,14 +67,14 @@ class Telemetry(telemetry_pb2_grpc.TelemetryServiceServicer):
         answers: asyncio.Queue[Given | Exception | None] = asyncio.Queue(MESSAGES_AT_ONCE)
         room = _Room()
         working: set[asyncio.Future[Outcome | None]] = set()
-        source = context.peer()
+        source, stream = context.peer(), object()
 
         async def read() -> None:
             ending: Exception | None = None
             try:
                 async for raw in request_iterator:
                     await room.take(len(raw))
-                    given = self._intake.put(raw, left(context), source, reader)
+                    given = self._intake.put(raw, left(context), source, stream)
                     working.add(given.outcome)
                     given.outcome.add_done_callback(working.discard)
                     await answers.put(given)

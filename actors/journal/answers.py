@@ -41,8 +41,9 @@ class Answers:
                         return
                 self._left.append(data)
                 if self._thread is None:
-                    self._thread = threading.Thread(target=self._send_left, name="answers", daemon=True)
-                    self._thread.start()
+                    thread = threading.Thread(target=self._send_left, name="answers", daemon=True)
+                    thread.start()
+                    self._thread = thread
                 self._changed.notify()
         except OSError:
             self.close()
@@ -59,7 +60,8 @@ class Answers:
             with contextlib.suppress(OSError):
                 self._end.shutdown(socket.SHUT_RDWR)
             if self._thread is None:
-                self._end.close()
+                with contextlib.suppress(OSError):
+                    self._end.close()
             self._changed.notify()
 
     def _send_left(self) -> None:
@@ -75,6 +77,7 @@ class Answers:
                 with self._changed:
                     self._left.popleft()
         except OSError:
-            self.close()
+            pass  # it has gone
         finally:
+            self.close()
             self._end.close()

@@ -111,6 +111,7 @@ class Committer:
             except OSError:
                 return  # closed
             threading.Thread(target=self._serve, args=(client,), name="committer-client", daemon=True).start()
+            del client  # it is the thread's alone: who is not served is hung up on
 
     def _serve(self, client: Connection) -> None:
         """Read one client's requests in order. Answers go out as the writer gives them; a client that does not read stops nobody else."""
@@ -121,7 +122,14 @@ class Committer:
             log.warning("refused a client: %s", error)
             client.close()
             return
-        answers = Answers(socket.socket(fileno=os.dup(client.fileno())), _packed)
+        try:
+            with socket.socket(fileno=client.fileno()) as same:
+                answers = Answers(same.dup(), _packed)
+                same.detach()
+        except OSError as error:  # out of descriptors, perhaps
+            log.warning("refused a client: %s", error)
+            client.close()
+            return
         try:
             while True:
                 number, data = int.from_bytes(client.recv_bytes()), client.recv_bytes()

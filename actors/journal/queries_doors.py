@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from sqlalchemy import and_, func, or_
+from sqlalchemy import and_, func, or_, text
 from sqlmodel import Session, col, select
 
+from actors.journal.once import Once
 from actors.journal.queries_business import last_event_number
+from actors.journal.rows import record, table_of
 from actors.journal.tables import Alert, AlertHistory, Conflict, Custody, CustodyRevision, Event, Tag
 
 SEVERITIES = ("INFO", "WARNING", "CRITICAL")
@@ -28,6 +30,19 @@ def events(session: Session, after: int, limit: int, *, prefix: str = "", carrie
     newest = last_event_number(session)
     found = list(session.exec(query.order_by(col(Event.number)).limit(limit)))
     return found, found[-1].number if len(found) == limit else max(newest, found[-1].number if found else 0)
+
+
+_EVENT = table_of(Event)
+_NAMES = _EVENT.columns.keys()
+_AFTER = Once(
+    lambda _: text(f"SELECT {', '.join(_NAMES)} FROM event WHERE number > :after ORDER BY number LIMIT :most").columns(*_EVENT.columns)
+)
+
+
+def newest_events(session: Session, after: int, limit: int) -> list[Event]:
+    """Events with numbers above `after`, in order: what the watchers of a door wait for, read as fast as can be."""
+    found = _AFTER.rows(session.connection(), {"after": after, "most": limit})
+    return [record(Event, dict(zip(_NAMES, row, strict=True))) for row in found]
 
 
 # ---------------------------------------------------------------- alerts

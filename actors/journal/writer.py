@@ -33,6 +33,9 @@ GROUP_BYTES = 32 * 1024 * 1024
 GROUP_COMMITS = 512
 """One transaction takes at most so much of what waits: it bounds how long the first in it waits for the last."""
 
+TRANSACTION_BYTES = 64 * 1024
+"""About what a transaction writes besides what it was given: some pages."""
+
 INBOX_BYTES = 256 * 1024 * 1024
 """So much may wait; then `submit` blocks, and with it whoever sends."""
 
@@ -188,7 +191,7 @@ class GroupWriter:
                 run = []
                 outcomes.append(_call(connection, payload))
             outcomes += apply(connection, run) if run else []
-        self.bytes_written += sum(size_of(payload) for payload in payloads)
+        self.bytes_written += TRANSACTION_BYTES + sum(size_of(payload) for payload in payloads)
         return outcomes
 
     def _connected(self) -> Connection:

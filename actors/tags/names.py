@@ -154,6 +154,6 @@ def _known(raw: U1, start: int, end: int, text: U1, ends: I8, table: I4, place: 
                     same = False
                     break
             if same:
-                return index
+                return int(index)
         place = (place + 1) & mask
     return UNKNOWN

@@ -1,7 +1,7 @@
 """Having memory fetched before it is needed.
 
-Where a batch has another tag in each reading, the rows of each are somewhere else in hundreds of megabytes, and a kernel that takes them one
-after the other waits for memory most of its time (bench: a million tags). A kernel knows which come next.
+Where every reading of a batch is another tag's, the rows of each are somewhere else in hundreds of megabytes, and a kernel that takes them
+one after the other waits for memory most of its time (bench: a million tags). But it knows which come next.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LINE = 64
 
 
 @intrinsic  # type: ignore[untyped-decorator, unused-ignore]
-def prefetch(_: Any, array: Any, index: Any, byte: Any) -> Any:
+def _prefetch(_: Any, array: Any, index: Any, byte: Any) -> Any:
     """In a compiled function: have the line fetched that holds this byte of `array[index]` (of one dimension). Changes nothing, and does no
     harm where the index is none of the array."""
 
@@ -31,8 +31,11 @@ def prefetch(_: Any, array: Any, index: Any, byte: Any) -> Any:
         place = builder.inttoptr(builder.add(builder.ptrtoint(held.data, word), at), ir.IntType(8).as_pointer())
         flag = ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer(), flag, flag, flag])
-        fetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        fetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")  # type: ignore[no-untyped-call]
         builder.call(fetch, [place, flag(0), flag(3), flag(1)])  # to be read, kept in all caches, data
         return context.get_dummy_value()
 
     return types.void(array, types.int64, types.int64), made
+
+
+prefetch: Any = _prefetch

@@ -279,7 +279,7 @@ def _copy(slots: I4, words: I8, offset: U4, room: U2, state: I8, others: I4, fro
 
 @compiled
 def _fetch_ahead(slots: I4, i: int, words: I8, offset: U4, room: U2) -> None:
-    """Have fetched what position i + AHEAD needs: its record; and where the record is of the one as far behind that."""
+    """Have the record of position i + AHEAD fetched, and of position i + 2 * AHEAD what says where its record is."""
     if i + 2 * AHEAD < len(slots):
         prefetch(offset, slots[i + 2 * AHEAD], 0)
         prefetch(room, slots[i + 2 * AHEAD], 0)

@@ -145,6 +145,24 @@ def test_small_messages_of_several_streams_wait_for_each_other_though_the_shards
     run(work, gather_s=0.4)
 
 
+def test_calls_wait_for_no_stream_and_streams_that_have_fallen_silent_hold_up_nobody(
+    groups: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "SPEAKS_S", 0.05)
+
+    async def work(taken: Intake, shards: Shards) -> None:
+        async with asyncio.timeout(30):
+            await taken.put(message(0), None, "peer", "stream 0").outcome
+            waiting = taken.put(message(1), None, "peer", "stream 1")
+            await taken.put(message(2), None, "caller").outcome
+            await waiting.outcome  # it went with the call
+            await asyncio.sleep(0.11)
+            await taken.put(message(3), None, "peer", "stream 0").outcome
+
+    run(work, gather_s=3600.0)
+    assert [len(group) for group in groups] == [1, 2, 1]
+
+
 def test_one_stream_and_calls_wait_for_nobody_while_the_shards_have_nothing_to_do(groups: list[list[int]]) -> None:
     async def work(taken: Intake, shards: Shards) -> None:
         async with asyncio.timeout(30):

@@ -209,6 +209,25 @@ def test_a_shard_that_was_out_of_descriptors_accepts_again(monkeypatch: pytest.M
     one.line.close()
 
 
+def test_a_client_that_cannot_be_served_is_hung_up_on_at_once(shard: Shard, monkeypatch: pytest.MonkeyPatch) -> None:
+    genuine, out_of = socket.socket.dup, [True]
+
+    def dup(one: socket.socket) -> Any:
+        if out_of:
+            out_of.pop()
+            raise OSError(errno.EMFILE, "too many open files")
+        return genuine(one)
+
+    monkeypatch.setattr(socket.socket, "dup", dup)
+
+    async def work(doors: Lines) -> None:
+        with pytest.raises(Unavailable):
+            await asyncio.wait_for(doors.call(0, "ingest", b"1", 0), 20)
+        assert await doors.call(0, "ingest", b"2", 0) == (b"2", 0)
+
+    run(work, Directory(shard.line.address))
+
+
 def test_a_frozen_shard_that_ray_knows_elsewhere_keeps_nobody_waiting(shard: Shard, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lines, "SILENT_S", 0.1)
     shard.at_once = False
