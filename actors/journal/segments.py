@@ -326,7 +326,11 @@ def _made_again(shard: int, head: Head, part: Rows, short: bool) -> JournalBatch
         if code in batch.codes:
             values[k] = batch.values[batch.codes.index(code)]
     own = Batch(batch.tag, batch.sensed_us, batch.boot, batch.sequence, head.codes, values)
-    blob = codec.encode(own, None, part.status if head.stated else None, head.extra)
+    status = part.status if head.stated else None
+    blob = codec.encode(own, None, status, head.extra)
+    if zlib.crc32(blob) != head.checksum:
+        older = codec.encode(own, None, status, head.extra, version=1)
+        blob = older if zlib.crc32(older) == head.checksum else blob
     if zlib.crc32(blob) != head.checksum and not (short and len(part) < head.readings):
         why = "what the segments hold of it is not what was committed"
         raise damaged_entry(shard, head.sequence, head.min_sensed_us, head.max_sensed_us, head.readings, blob, why)

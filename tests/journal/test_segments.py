@@ -125,7 +125,8 @@ def journals(draw: st.DrawFn) -> list[tuple[str, bytes, Batch | None]]:
         if draw(st.integers(0, 3)) == 0:
             status = np.array(draw(st.lists(st.sampled_from([ACCEPTED, DUPLICATE]), min_size=n, max_size=n)), np.uint8)
         extra: dict[str, Any] = draw(st.sampled_from([{}, {"past_counter": 7, "slow": [[1, 2]]}, {"new_tags": ["é", "b"]}]))
-        entries.append(("readings", codec.encode(batch, None, status, extra), batch))
+        version = draw(st.sampled_from([1, codec.VERSION]))  # entries of before an upgrade, too
+        entries.append(("readings", codec.encode(batch, None, status, extra, version), batch))
     return entries
 
 

@@ -91,25 +91,62 @@ def test_a_later_format_is_refused_by_name() -> None:
     import zlib
 
     blob = bytearray(encode(some_batch()))
-    blob[8] = 2
+    blob[8] = 3
     blob[4:8] = zlib.crc32(blob[8:]).to_bytes(4, "little")
-    with pytest.raises(DamagedBatch, match="version 2"):
+    with pytest.raises(DamagedBatch, match="version 3"):
         decode(bytes(blob))
 
 
 def test_boot_and_sequence_take_no_room_where_no_device_tells_them() -> None:
     numbered = some_batch()
     silent = Batch(numbered.tag, numbered.sensed_us, np.full(3, NO_SEQUENCE), np.full(3, NO_SEQUENCE), numbered.codes, numbered.values)
-    assert len(encode(numbered)) - len(encode(silent)) == 2 * 3 * 8
+    assert len(encode(numbered)) - len(encode(silent)) == 16 + (16 + 8), "boots that are alike, and three sequences in a byte each"
 
 
-def test_decoding_copies_nothing() -> None:
+def test_decoding_copies_no_values() -> None:
     blob = encode(some_batch())
     found = decode(blob).batch
-    whole = np.frombuffer(blob, np.uint8)
-    assert np.shares_memory(found.values, whole)
-    assert np.shares_memory(found.sensed_us, whole)
+    assert np.shares_memory(found.values, np.frombuffer(blob, np.uint8))
     assert found.values.flags.aligned
+
+
+def test_a_usual_reading_of_temperature_and_position_takes_32_bytes() -> None:
+    n = 10_000
+    every = np.arange(n)
+    minute_us = 1_700_000_000_000_000 + every // 1_000 * 60_000_000
+    batch = Batch((every % 1_000).astype(np.int32), minute_us, np.full(n, 17), 40_000 + every, (0, 7, 8), np.full((3, n), 5.1))
+    assert len(encode(batch)) <= 32 * n + 200
+    assert len(encode(batch, version=1)) >= 52 * n
+
+
+@pytest.mark.parametrize(("unit_us", "size"), [(1_000_000, 2), (1_000, 4), (1, 8)])
+def test_times_far_apart_are_counted_in_the_largest_unit_that_fits_them(unit_us: int, size: int) -> None:
+    def silent(times: npt.NDArray[np.int64]) -> Batch:
+        none = np.full(len(times), NO_SEQUENCE)
+        return Batch(np.zeros(len(times), np.int32), times, none, none, (), np.empty((0, len(times))))
+
+    times = 1_700_000_000_123_456 + np.array([*range(999), 5_000_000_000 // unit_us]) * unit_us
+    blob = encode(silent(times))
+    assert decode(blob).batch.sensed_us.tolist() == times.tolist()
+    assert len(blob) - len(encode(silent(times[:0]))) == 1_000 * size
+
+
+FIRST_VERSION = (
+    "57425242bedd6c34010007000200000003000000000000000b0000000000000005000000000000000600000000000000070000000000000000000000000000"
+    "0000000000000000000000000000000000000000000000000001000000000000000200000000000000000000000000f83f000000000000f87f000000000000"
+    "00800000000000000000000000000000f03f0000000000000000000000000100000002000000000000000101010101010000010101000000000000070000"
+    "000000007b227368617264223a327d0000000000"
+)
+
+
+def test_entries_of_the_first_version_are_read_and_can_be_made_again_byte_for_byte() -> None:
+    given_then = some_batch(), np.ones((2, 3), np.uint8), np.ones(3, np.uint8), {"shard": 2}
+    blob = bytes.fromhex(FIRST_VERSION)
+    found = decode(blob)
+    for name in ("tag", "sensed_us", "boot", "sequence", "values"):
+        assert same_bits(getattr(found.batch, name), getattr(given_then[0], name)), name
+    assert found.extra == {"shard": 2}
+    assert encode(*given_then, version=1) == blob
 
 
 def test_columns_that_do_not_fit_are_refused_when_encoding() -> None:
