@@ -16,8 +16,8 @@ from actors.rules.errors import DomainError
 
 log = logging.getLogger("waybill.shard")
 
-READING_BYTES = 50
-"""About what a reading takes in the journal."""
+READING_BYTES = 30
+"""About what a reading of temperature and position takes in the journal."""
 PATIENCE_S = 60.0
 AGAIN_S = 5.0
 """Pause after a snapshot that could not be stored."""
@@ -25,8 +25,8 @@ AGAIN_S = 5.0
 
 class Snapshots:
     """Of one shard: one is due after so many readings or so many entries since the newest; where that is large, after as many readings
-    as took as much to journal, so that snapshots never are most of what is written. Its methods are called with the state lock held; the
-    writing is done on a thread. `commit` waits until rows are durable.
+    as took about as much to journal, so that snapshots are not most of what is written. Its methods are called with the state lock
+    held; the writing is done on a thread. `commit` waits until rows are durable.
     """
 
     def __init__(
@@ -56,11 +56,17 @@ class Snapshots:
     def take(self, epoch: int, sequence: int, state: bytes, pending: list[Future[CommitResult]]) -> None:
         """Store the state after an entry, once that entry and all `pending` with it are durable."""
         self._under_way = True
-        before = self.readings, self.at
+        before = self.readings, self.at, self.size
         self.readings, self.at, self.size = 0, sequence, len(state)
-        threading.Thread(target=self._save, args=(epoch, sequence, state, pending, before), name="snapshot", daemon=True).start()
+        saving = threading.Thread(target=self._save, args=(epoch, sequence, state, pending, before), name="snapshot", daemon=True)
+        try:
+            saving.start()
+        except RuntimeError:  # no more threads: later, perhaps
+            self.readings, self.at, self.size = before
+            self._under_way, self._not_before = False, time.monotonic() + AGAIN_S
+            raise
 
-    def _save(self, epoch: int, sequence: int, state: bytes, pending: list[Future[CommitResult]], before: tuple[int, int]) -> None:
+    def _save(self, epoch: int, sequence: int, state: bytes, pending: list[Future[CommitResult]], before: tuple[int, int, int]) -> None:
         try:
             for future in pending:
                 future.result(PATIENCE_S)
@@ -70,7 +76,7 @@ class Snapshots:
             log.warning("shard %d: no snapshot this time: %s", self._shard, error)
             with self._lock:  # what was due is due again
                 self.readings += before[0]
-                self.at = min(self.at, before[1])
+                self.at, self.size = min(self.at, before[1]), before[2]
                 self._not_before = time.monotonic() + AGAIN_S
         finally:
             self._under_way = False

@@ -67,7 +67,7 @@ class _Nothing:
 
 
 def readings(minutes: list[int]) -> Batch:
-    """Readings of both tags at these minutes, some of them outside the limits, on a way through the fences; read-only, as they come."""
+    """Readings of both tags at these minutes, some of them outside the limits, on a way through the fences; as from the journal."""
     times = np.repeat(np.array(minutes, np.int64) * MINUTE_US + START_US, len(CARRIERS))
     tags = np.tile(np.arange(len(CARRIERS), dtype=np.int32), len(minutes))
     none = np.full(len(times), NO_SEQUENCE, np.int64)

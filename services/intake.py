@@ -31,7 +31,7 @@ ENOUGH_BYTES = 64 << 10
 WORTH_BYTES = 32 << 10
 """So much is worth a round by itself: it waits for no others while the shards have nothing to do."""
 SPEAKS_S = 1.0
-"""A stream is said to speak for so long after it was heard, at most for twice that."""
+"""A stream is said to speak for so long after it was heard, for three times that at most."""
 WAITING_BYTES_MAX = 256 << 20
 """So much waits to be decoded, of all streams and calls; beyond: RESOURCE_EXHAUSTED."""
 
@@ -90,8 +90,11 @@ class Intake:
             return given
         self._waiting.append(given)
         self._bytes += given.size
+        wait_s = max(self._pause_s(now) if given.streamed else 0.0, self._gatherer.patience_s)
         if self._next is None:
-            self._next = loop.call_later(max(self._pause_s(now), self._gatherer.patience_s), self._decode)
+            self._next = loop.call_later(wait_s, self._decode)
+        else:
+            self._again_in(wait_s)
         if self._bytes >= (WORTH_BYTES if self._gatherer.calm else ENOUGH_BYTES) or (self._gatherer.calm and stream is None):
             self._hurry()
         return given
@@ -120,9 +123,10 @@ class Intake:
 
     def _again_in(self, seconds: float) -> None:
         """What waits is decoded then, if not before."""
-        if isinstance(self._next, asyncio.TimerHandle) and self._next.when() > asyncio.get_running_loop().time() + seconds:
+        loop = asyncio.get_running_loop()
+        if isinstance(self._next, asyncio.TimerHandle) and self._next.when() > loop.time() + seconds:
             self._next.cancel()
-            self._next = asyncio.get_running_loop().call_later(seconds, self._decode)
+            self._next = loop.call_later(seconds, self._decode)
 
     def _hurry(self) -> None:
         """What waits is decoded in the next turn."""

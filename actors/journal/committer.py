@@ -45,6 +45,7 @@ READY = "committer ready"
 """Printed on standard output once clients can connect."""
 
 FRAME = struct.Struct("!i")
+ACCEPT_AGAIN_S = 0.1
 
 CHECKPOINT_BYTES, CHECKPOINT_EVERY_S = 1 << 20, 0.3
 """When nothing waits, and so much was written since the last time, the write-ahead log is moved into the database; so often at most."""
@@ -83,6 +84,7 @@ class Committer:
 
     def __init__(self, url: str) -> None:
         """The caller holds the lock and has migrated the database."""
+        self._closed = False
         self._moved = 0  # of what the writer has written, by checkpoints when nothing waited
         self._looked, self._looked_at = 0, 0.0  # how much it was when that was looked at last, and when (monotonic)
         self._writer = GroupWriter(url, name="committer-writer", idle=self._checkpoint)
@@ -99,18 +101,25 @@ class Committer:
 
     def close(self) -> None:
         """Take no more, write what waits."""
+        self._closed = True
         self._listener.close()
         self._writer.close()
         if self._folder is not None:
             os.close(self._folder)
 
     def _accept(self) -> None:
-        while True:
+        while not self._closed:
             try:
                 client = self._listener.accept()
-            except OSError:
-                return  # closed
-            threading.Thread(target=self._serve, args=(client,), name="committer-client", daemon=True).start()
+            except OSError as error:  # out of descriptors, perhaps: whoever waits is accepted when there are some again
+                if not self._closed:
+                    log.warning("cannot accept: %s", error)
+                    time.sleep(ACCEPT_AGAIN_S)
+                continue
+            try:
+                threading.Thread(target=self._serve, args=(client,), name="committer-client", daemon=True).start()
+            except RuntimeError as error:
+                log.warning("cannot serve a client: %s", error)
             del client  # it is the thread's alone: who is not served is hung up on
 
     def _serve(self, client: Connection) -> None:
@@ -123,9 +132,7 @@ class Committer:
             client.close()
             return
         try:
-            with socket.socket(fileno=client.fileno()) as same:
-                answers = Answers(same.dup(), _packed)
-                same.detach()
+            answers = Answers(socket.fromfd(client.fileno(), socket.AF_UNIX, socket.SOCK_STREAM), _packed)
         except OSError as error:  # out of descriptors, perhaps
             log.warning("refused a client: %s", error)
             client.close()

@@ -24,7 +24,7 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
 
 def frozen(array: A) -> A:
     """A read-only view. numba compiles a function once for writable and once for read-only arguments, in every mixture of them;
-    columns that come from Ray or from `codec.decode` are read-only, others not. Frozen, they are all one kind: no call compiles again."""
+    some columns that come from Ray or from `codec.decode` are read-only, others not. Frozen, they are one kind: no call compiles again."""
     view = array.view()
     view.flags.writeable = False
     return view

@@ -8,9 +8,10 @@ Layout, every part padded with zeros to a multiple of 8 bytes so that columns ar
     flags uint8[m][n] (if FLAGGED) · status uint8[n] (if STATED) · codes uint8[m] · extra, a JSON object in UTF-8 (if any)
 
 A column of whole numbers is its least number (int64), the unit of its differences to that (uint32), the bytes of a difference (uint32: 0
-where all are alike, 1, 2, 4 or 8), and the n differences in units: 8 bytes a reading where three columns of int64 took 24. The unit of
-sensed_us is a second or a millisecond where all differences are whole ones, that of the others 1. In version 1 these columns were
-int64[n], tag int32[n]; it is read, and written where an old entry is made again (`actors.journal.segments`).
+where all are alike, 1, 2, 4 or 8), and the n differences in units. The unit of sensed_us is a second or a millisecond where the differences
+take more than 32 bits in microseconds and are whole ones of it, else 1 like that of the others. In version 1 these columns were int64[n],
+tag int32[n], 28 bytes a reading where 8 are usual now; it is read, and written where an old entry is made again (see
+`actors.journal.segments`).
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ _HEADER = struct.Struct("<HHIQQ")
 _NARROW = struct.Struct("<qII")
 _UNITS_US = (1_000_000, 1_000)
 _PADDING = bytes(8)
+_READINGS_MOST = 1 << 28
 
 
 class DamagedBatch(ValueError):
@@ -102,7 +104,7 @@ def _narrow(column: npt.NDArray[np.int64], units: Sequence[int] = ()) -> tuple[n
 
 
 def decode(blob: bytes | bytearray | memoryview) -> Encoded:
-    """What `encode` was given. The values are a view of `blob`: read-only where it is bytes, and they keep it alive.
+    """What `encode` was given. Values, flags and status are views of `blob`: read-only where it is bytes, and they keep it alive.
 
     Raises DamagedBatch where a single bit differs from what was encoded.
     """
@@ -114,6 +116,8 @@ def decode(blob: bytes | bytearray | memoryview) -> Encoded:
     version, present, m, n, text_length = _HEADER.unpack_from(blob, _CHECKED)
     if not 1 <= version <= VERSION:
         raise DamagedBatch(f"format version {version} is not known here")
+    if n > _READINGS_MOST:
+        raise DamagedBatch(f"no batch has {n} readings")
     reader = _Reader(blob, start)
     take = reader.take_narrow if version > 1 else lambda n: reader.take("<i8", n)
     sensed_us = take(n)

@@ -6,7 +6,9 @@ import threading
 
 import pytest
 
+from actors import snapshots as snapshots_module
 from actors.journal.prepared import PreparedCommit
+from actors.rules.errors import Unavailable
 from actors.snapshots import READING_BYTES, Snapshots
 
 
@@ -49,3 +51,14 @@ def test_after_a_large_one_the_next_is_due_when_as_much_was_journaled(snapshots:
 def test_one_that_was_large_is_due_by_its_entries_all_the_same(snapshots: Snapshots) -> None:
     taken(snapshots, 7, 3_000 * READING_BYTES)
     assert snapshots.due(57)
+
+
+def test_one_that_could_not_be_stored_is_due_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(commit: PreparedCommit) -> None:
+        raise Unavailable("the disk is full")
+
+    monkeypatch.setattr(snapshots_module, "AGAIN_S", 0.0)
+    failing = Snapshots(0, 1_000, 50, threading.RLock(), refuse)
+    failing.readings = 1_000
+    taken(failing, 7, 3_000 * READING_BYTES)
+    assert failing.due(8)
