@@ -81,7 +81,7 @@ class Settings(BaseModel):
     )
 
     gather_ms: float = Field(
-        25.0,
+        40.0,
         ge=0,
         le=1000,
         description="How long small messages wait for each other in a door at most, where several streams speak or a shard is busy.",

@@ -109,7 +109,7 @@ class Config:
     report_key: str | None = None
     archive: str = ""
     replay_opener: str = ""
-    gather_ms: float = 25.0
+    gather_ms: float = 40.0
     in_flight_bytes: int = 256 << 20
     queue_s: float = 0.25
     spare: bool = False

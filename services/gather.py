@@ -79,7 +79,7 @@ class Gatherer:
     """Takes decoded messages and gives their outcomes. For one event loop. `gather_s`: so long a round is filled at most; `queue_s`: nobody
     should wait longer than this for a turn."""
 
-    def __init__(self, shards: Shards, *, gather_s: float = 0.025, bytes_max: int = 256 << 20, queue_s: float = 3600.0) -> None:
+    def __init__(self, shards: Shards, *, gather_s: float = 0.04, bytes_max: int = 256 << 20, queue_s: float = 3600.0) -> None:
         self.last_event_number = 0
         self.gather_s = gather_s
         self.admission = Admission(bytes_max, queue_s)
