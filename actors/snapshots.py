@@ -16,7 +16,7 @@ from actors.rules.errors import DomainError
 
 log = logging.getLogger("waybill.shard")
 
-READING_BYTES = 30
+READING_BYTES = 18
 """About what a reading of temperature and position takes in the journal."""
 PATIENCE_S = 60.0
 AGAIN_S = 5.0

@@ -21,6 +21,8 @@ I8 = npt.NDArray[np.int64]
 MINUTE_US = 60_000_000
 BOOT = 1
 CODES = (0, LATITUDE, LONGITUDE)
+DIGITS = (2, 6, 6)
+"""As devices report: hundredths of a degree Celsius, millionths of a degree of arc (shared recordings of loggers, buses and trucks)."""
 CENTER = (53.5511, 9.9937)
 RADIUS_M = 5_000.0
 
@@ -78,7 +80,7 @@ class Workload:
         return rng.integers(0, self.tags, many), rng.integers(0, self.minutes, many), rng.integers(16, 50, many)
 
     def values(self, first: int, until: int) -> F8:
-        """(minutes, tags, 3): temperature, latitude and longitude in the minutes first ... until - 1."""
+        """(minutes, tags, 3): temperature, latitude and longitude, rounded to DIGITS, in the minutes first ... until - 1."""
         values = np.empty((until - first, self.tags, 3))
         for minute in range(first, until):  # each minute from its own seed, so that any stretch of minutes is the same
             drawn = np.random.default_rng([self.seed, 3, minute]).random((3, self.tags))
@@ -97,6 +99,8 @@ class Workload:
                 away = np.abs(2 * (np.arange(low, high) - start) / length - 1.0)
                 values[low - first : high - first, tag, 1] = CENTER[0] + 0.01 + 0.45 * away**2
                 values[low - first : high - first, tag, 2] = CENTER[1]
+        for at, digits in enumerate(DIGITS):
+            values[:, :, at] = np.round(values[:, :, at], digits)
         return values
 
     def sensed_us(self, first: int, until: int) -> I8:

@@ -27,8 +27,10 @@ LOCK_TIMEOUT_MS = 5_000
 IDLE_TIMEOUT_MS = 3_000
 """How long PostgreSQL lets a writer sit idle inside a transaction: shorter, so that who waits for a frozen one gets the lock."""
 
-WAL_PAGES = 1_500
-"""The committer moves the write-ahead log into the database after so many pages (24 MB), or when idle. The commit that passes them waits
+PAGE_BYTES = 16_384
+"""Of a new database; blobs are long."""
+WAL_BYTES = 24 << 20
+"""The committer moves the write-ahead log into the database after so much of it, or when idle. The commit that passes it waits
 for the flushes of both files, and all behind it."""
 
 FULL = 2
@@ -132,11 +134,12 @@ def _sqlite_reader(connection: Any, _record: Any) -> None:
 
 
 def _sqlite_writer(connection: Any, _record: Any) -> None:
-    connection.execute("PRAGMA page_size=16384")  # takes effect in a new database only; blobs are long
+    connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA foreign_keys=ON")
-    connection.execute(f"PRAGMA wal_autocheckpoint={WAL_PAGES}")
+    (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
+    connection.execute(f"PRAGMA wal_autocheckpoint={WAL_BYTES // page_bytes}")
     connection.execute("PRAGMA journal_size_limit=134217728")  # a log that grew while a reader held it shrinks again
     connection.execute("PRAGMA cache_size=-65536")
 

@@ -1,12 +1,13 @@
 """Readings sorted by tag as bytes: the pages of which a segment consists (segments.py).
 
 A page holds some thousand readings in the order (tag, sensed_us, boot, sequence), each with the journal entry and the row in it where it
-came from. Its columns are narrowed without loss (differences to the reading before, as few bytes as they need; values as float32
-where that is exact), their bytes put plane by plane, and all of it compressed by zlib: 10 bytes a reading with one metric.
+came from. Its columns are narrowed without loss (differences to the reading before, as few bytes as they need; so are values that are
+decimals, others are float32 where that is exact), their bytes put plane by plane, and all of it compressed by zlib.
 
 Layout, little-endian: magic "WBSP", crc32 (uint32, of all that follows it), format version (uint8), compressed body. The body: number of
 readings n (uint32), number of columns (uint8), for each column its name (uint8: see below), coding (uint8), first value (int64), and its n
-numbers in as many byte planes as the coding says.
+numbers in as many byte planes as the coding says. Before decimals of which some are absent comes a column that says which (1), and the
+decimals are only those that are there. Version 1 had no decimals; it is read.
 """
 
 from __future__ import annotations
@@ -20,23 +21,25 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from actors.rules import readings
-from actors.rules.readings import ACCEPTED, COLUMNS, I4, I8, U1, Batch
+from actors.rules import decimals, readings
+from actors.rules.decimals import DIGITS_MOST, Decimals
+from actors.rules.readings import ACCEPTED, B1, COLUMNS, F8, I4, I8, U1, Batch
 
 MAGIC = b"WBSP"
-VERSION = 1
+VERSION = 2
 PAGE_ROWS = 4096
 """So many readings at most a page: reading one tag unpacks so many."""
 
 _BEFORE = 9
 _BODY, _COLUMN = struct.Struct("<IB"), struct.Struct("<BBq")
 _TAG, _SENSED, _BOOT, _SEQUENCE, _JOURNAL, _ROW, _STATUS = range(7)
-_VALUES = 32
-"""Names of columns; value columns are this plus their column code."""
+_VALUES, _ABSENT = 32, 64
+"""Names of columns; value columns, and which of them are absent, are this plus their column code."""
 _WIDTHS: dict[int, str] = {0: "", 1: "<i1", 2: "<i2", 4: "<i4", 8: "<i8"}
-_FLOAT4, _FLOAT8 = 24, 28
-"""Codings: differences of so many bytes (0: none, all values are the first), or values as they are in 4 or 8 bytes."""
-_NAN_BITS = np.array(np.nan).view(np.int64)[()]
+_FLOAT4, _FLOAT8, _DECIMAL, _DIGIT = 24, 28, 32, 8
+"""Codings: differences of so many bytes (0: none, all values are the first); values as they are in 4 or 8 bytes; values that are whole
+numbers over a power of ten: this, plus 8 for each digit, plus the place of the differences' bytes in `_WIDTHS`."""
+_DIGITS = {10**digits: digits for digits in range(DIGITS_MOST + 1)}
 
 
 class DamagedPage(ValueError):
@@ -101,36 +104,47 @@ def encode(rows: Rows, level: int = 1) -> bytes:
         _STATUS: rows.status,
     }  # fmt: skip
     parts = [_differences(name, column) for name, column in whole.items()]
-    parts += [_values(_VALUES + code, batch.values[k]) for k, code in enumerate(batch.codes) if not _is_absent(batch.values[k])]
+    for k, code in enumerate(batch.codes):
+        parts += _values(code, np.ascontiguousarray(batch.values[k], "<f8"))
     body = b"".join([_BODY.pack(len(rows), len(parts)), *(piece for part in parts for piece in part)])
     packed = bytes([VERSION]) + zlib.compress(body, level)
     return MAGIC + zlib.crc32(packed).to_bytes(4, "little") + packed
 
 
-def _is_absent(column: npt.NDArray[np.float64]) -> bool:
-    return bool((column.view(np.int64) == _NAN_BITS).all()) if column.flags.c_contiguous else False
-
-
 def _differences(name: int, column: npt.NDArray[Any]) -> tuple[bytes, bytes]:
-    numbers = column.astype(np.int64)
+    width, first, steps = _steps(column.astype(np.int64))
+    return _COLUMN.pack(name, width, first), steps
+
+
+def _steps(numbers: I8) -> tuple[int, int, bytes]:
+    """Whole numbers as (bytes of a difference, the first number, the differences in planes)."""
     if not len(numbers):
-        return _COLUMN.pack(name, 0, 0), b""
+        return 0, 0, b""
     steps = np.diff(numbers, prepend=numbers[:1])  # wraps around where it must, and back
     low, high = int(steps.min()), int(steps.max())
     width = next(
         width for width in _WIDTHS if (low, high) == (0, 0) or (width and low >= -(1 << 8 * width - 1) and high < 1 << 8 * width - 1)
     )
     kind = _WIDTHS[width]
-    return _COLUMN.pack(name, width, int(numbers[0])), b"" if not kind else _planes(steps.astype(kind), width)
+    return width, int(numbers[0]), b"" if not kind else _planes(steps.astype(kind), width)
 
 
-def _values(name: int, column: npt.NDArray[np.float64]) -> tuple[bytes, bytes]:
+def _values(code: int, column: F8) -> list[tuple[bytes, bytes]]:
+    name = _VALUES + code
+    found = decimals.decimals(column)
+    if found is not None:
+        if not len(found.numbers):
+            return []  # all are absent
+        width, first, steps = _steps(found.numbers)
+        coding = _DECIMAL + _DIGIT * _DIGITS[found.scale] + list(_WIDTHS).index(width)
+        told = [] if found.absent is None else [(_COLUMN.pack(_ABSENT + code, 1, 0), found.absent.tobytes())]
+        return [*told, (_COLUMN.pack(name, coding, first), steps)]
     with np.errstate(over="ignore", invalid="ignore"):
         narrow = column.astype("<f4")
         exact = np.array_equal(narrow.astype(np.float64).view(np.int64), column.view(np.int64))
     if exact:
-        return _COLUMN.pack(name, _FLOAT4, 0), _planes(narrow, 4)
-    return _COLUMN.pack(name, _FLOAT8, 0), _planes(column.astype("<f8"), 8)
+        return [(_COLUMN.pack(name, _FLOAT4, 0), _planes(narrow, 4))]
+    return [(_COLUMN.pack(name, _FLOAT8, 0), _planes(column, 8))]
 
 
 def _planes(column: npt.NDArray[np.generic], width: int) -> bytes:
@@ -143,28 +157,35 @@ def decode(blob: bytes) -> Rows:
         raise DamagedPage("no page begins here")
     if zlib.crc32(memoryview(blob)[8:]) != int.from_bytes(blob[4:8], "little"):
         raise DamagedPage("the checksum does not match: the page was changed or cut short")
-    if blob[8] != VERSION:
+    if not 1 <= blob[8] <= VERSION:
         raise DamagedPage(f"format version {blob[8]} is not known here")
     body = zlib.decompress(memoryview(blob)[_BEFORE:])
     n, columns = _BODY.unpack_from(body, 0)
     at = _BODY.size
     whole: dict[int, npt.NDArray[np.int64]] = {}
     codes: list[int] = []
-    values: list[npt.NDArray[np.float64]] = []
+    values: list[F8] = []
+    absent: dict[int, B1] = {}
     for _ in range(columns):
         name, coding, first = _COLUMN.unpack_from(body, at)
         at += _COLUMN.size
-        width = coding % 20 if coding >= 20 else coding
-        if name >= _VALUES:
-            codes.append(name - _VALUES)
-            values.append(_unplaned(body, at, n, width).view("<f4" if coding == _FLOAT4 else "<f8").reshape(n).astype(np.float64))
-        elif width:
-            steps = _unplaned(body, at, n, width).view(_WIDTHS[width]).reshape(n).astype(np.int64)
-            steps[0] = first
-            whole[name] = np.cumsum(steps)
+        count, width = n, coding
+        if name >= _ABSENT:
+            absent[name - _ABSENT] = np.frombuffer(body, np.bool_, n, at)
+        elif name < _VALUES:
+            whole[name] = _summed(body, at, n, width, first)
+        elif coding < _DECIMAL:
+            width = 4 if coding == _FLOAT4 else 8
+            values.append(_unplaned(body, at, n, width).view(f"<f{width}").reshape(n).astype(np.float64))
         else:
-            whole[name] = np.full(n, first, np.int64)
-        at += n * width
+            missing = absent.get(name - _VALUES)
+            count = n if missing is None else n - int(np.count_nonzero(missing))
+            digits, place = divmod(coding - _DECIMAL, _DIGIT)
+            width = list(_WIDTHS)[place]
+            values.append(decimals.values(Decimals(_summed(body, at, count, width, first), 10**digits, missing)))
+        if _VALUES <= name < _ABSENT:
+            codes.append(name - _VALUES)
+        at += count * width
     if at != len(body) or any(code >= len(COLUMNS) for code in codes):
         raise DamagedPage("the header does not fit what follows it")
     batch = Batch(
@@ -172,6 +193,15 @@ def decode(blob: bytes) -> Rows:
         np.array(values) if values else np.empty((0, n)),
     )  # fmt: skip
     return Rows(batch, whole[_JOURNAL], whole[_ROW].astype(np.int32), whole[_STATUS].astype(np.uint8))
+
+
+def _summed(body: bytes, at: int, n: int, width: int, first: int) -> I8:
+    """The numbers of `_steps`."""
+    if not width:
+        return np.full(n, first, np.int64)
+    steps = _unplaned(body, at, n, width).view(_WIDTHS[width]).reshape(n).astype(np.int64)
+    steps[0] = first
+    return np.cumsum(steps)
 
 
 def _unplaned(body: bytes, at: int, n: int, width: int) -> npt.NDArray[np.uint8]:

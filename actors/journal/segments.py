@@ -329,8 +329,8 @@ def _made_again(shard: int, head: Head, part: Rows, short: bool) -> JournalBatch
     status = part.status if head.stated else None
     blob = codec.encode(own, None, status, head.extra)
     if zlib.crc32(blob) != head.checksum:
-        older = codec.encode(own, None, status, head.extra, version=1)
-        blob = older if zlib.crc32(older) == head.checksum else blob
+        older = (codec.encode(own, None, status, head.extra, version) for version in range(codec.VERSION - 1, 0, -1))
+        blob = next((one for one in older if zlib.crc32(one) == head.checksum), blob)
     if zlib.crc32(blob) != head.checksum and not (short and len(part) < head.readings):
         why = "what the segments hold of it is not what was committed"
         raise damaged_entry(shard, head.sequence, head.min_sensed_us, head.max_sensed_us, head.readings, blob, why)

@@ -4,14 +4,19 @@ Layout, every part padded with zeros to a multiple of 8 bytes so that columns ar
 
     header (32 bytes): magic "WBRB", crc32 (uint32, of all that follows it), format version (uint16), parts present (uint16, the
                        bits below), number of value columns m (uint32), number of readings n (uint64), length of the JSON (uint64)
-    sensed_us · boot · sequence (if SEQUENCED) · values float64[m][n], bit for bit · tag
+    sensed_us · boot · sequence (if SEQUENCED) · m columns of values · tag
     flags uint8[m][n] (if FLAGGED) · status uint8[n] (if STATED) · codes uint8[m] · extra, a JSON object in UTF-8 (if any)
 
 A column of whole numbers is its least number (int64), the unit of its differences to that (uint32), the bytes of a difference (uint32: 0
 where all are alike, 1, 2, 4 or 8), and the n differences in units. The unit of sensed_us is a second or a millisecond where the differences
-take more than 32 bits in microseconds and are whole ones of it, else 1 like that of the others. In version 1 these columns were int64[n],
-tag int32[n], 28 bytes a reading where 8 are usual now; it is read, and written where an old entry is made again (see
-`actors.journal.segments`).
+take more than 32 bits in microseconds and are whole ones of it, else 1 like that of the others.
+
+A column of values has the same head. Where they are decimals (`actors.rules.decimals`) the unit is what the whole numbers are divided by,
+and the highest difference that its bytes can say stands for an absent value. A unit of 0: float32 or float64, as many bytes as are said,
+each bit for bit, or nothing, where all are absent.
+
+Version 2 had values float64[m][n]; version 1 also int64[n] for the other columns and int32[n] for tag: 52 bytes a reading of temperature
+and position, then 32, now 18. Both are read, and written where an old entry is made again (see `actors.journal.segments`).
 """
 
 from __future__ import annotations
@@ -26,17 +31,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from actors.rules.readings import COLUMNS, NO_SEQUENCE, U1, Batch
+from actors.rules import decimals
+from actors.rules.readings import COLUMNS, F8, NO_SEQUENCE, U1, Batch
 
 MAGIC = b"WBRB"
-VERSION = 2
+VERSION = 3
 _SEQUENCED, _FLAGGED, _STATED = 1, 2, 4
 _CHECKED = 8  # bytes before what the checksum covers: magic and checksum itself
 _HEADER = struct.Struct("<HHIQQ")
 _NARROW = struct.Struct("<qII")
 _UNITS_US = (1_000_000, 1_000)
+_SIZES = (0, 1, 2, 4, 8)
+_NOTHING = np.empty(0, np.uint8)
 _PADDING = bytes(8)
 _READINGS_MOST = 1 << 28
+_MISFIT = "the header does not fit what follows it"
+DECIMALS_LEAST = 64
+"""Fewer values are written as floats: a database's page holds them anyway."""
 
 
 class DamagedBatch(ValueError):
@@ -67,7 +78,8 @@ def encode(
         parts = [*whole, values, tag]
     else:
         parts = [piece for k, column in enumerate(whole) for piece in _narrow(column, () if k else _UNITS_US)]
-        parts += [values, *_narrow(tag.astype(np.int64))]
+        parts += [values] if version == 2 else [piece for column in values.reshape(m, n) for piece in _narrow_values(column)]
+        parts += _narrow(tag.astype(np.int64))
     parts += [_column(part, "u1", size) for part, size in ((flags, m * n), (status, n)) if part is not None]
     parts += [_column(np.array(batch.codes, np.uint8), "u1", m), _column(np.frombuffer(text, np.uint8), "u1", len(text))]
     pieces: list[Any] = [_HEADER.pack(version, present, m, n, len(text))]
@@ -98,13 +110,47 @@ def _narrow(column: npt.NDArray[np.int64], units: Sequence[int] = ()) -> tuple[n
         if bool((counted * np.uint64(one) == differences).all()):
             differences, most, unit = counted, most // one, one
             break
-    size = next(size for size in (0, 1, 2, 4, 8) if not most >> 8 * size)
-    data = differences.astype(f"<u{size}") if size else np.empty(0, np.uint8)
-    return np.frombuffer(_NARROW.pack(least, unit, size), np.uint8), data
+    size = next(size for size in _SIZES if not most >> 8 * size)
+    data = differences.astype(f"<u{size}") if size else _NOTHING
+    return _head(least, unit, size), data
+
+
+def _narrow_values(column: F8) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Values as (head, data): see the module."""
+    if len(column) < DECIMALS_LEAST:
+        return _head(0, 0, 8), column
+    found = decimals.decimals(column)
+    if found is None:
+        with np.errstate(over="ignore", invalid="ignore"):
+            narrow = column.astype("<f4")
+            exact = bool((narrow.astype(np.float64).view(np.int64) == column.view(np.int64)).all())
+        return (_head(0, 0, 4), narrow) if exact else (_head(0, 0, 8), column)
+    if not len(found.numbers):
+        return _head(0, 0, 0), _NOTHING
+    least = int(found.numbers.min())
+    differences = (found.numbers - least).view(np.uint64)
+    most = int(differences.max())
+    if not most and found.absent is None:
+        return _head(least, found.scale, 0), _NOTHING
+    size = next(size for size in _SIZES if not (most + 1) >> 8 * size)
+    if found.absent is None:
+        return _head(least, found.scale, size), differences.astype(f"<u{size}")
+    data = np.full(len(column), _highest(size), f"<u{size}")
+    data[~found.absent] = differences
+    return _head(least, found.scale, size), data
+
+
+def _highest(size: int) -> int:
+    """The difference that stands for an absent value."""
+    return (1 << 8 * size) - 1
+
+
+def _head(least: int, unit: int, size: int) -> npt.NDArray[np.uint8]:
+    return np.frombuffer(_NARROW.pack(least, unit, size), np.uint8)
 
 
 def decode(blob: bytes | bytearray | memoryview) -> Encoded:
-    """What `encode` was given. Values, flags and status are views of `blob`: read-only where it is bytes, and they keep it alive.
+    """What `encode` was given. Flags and status are views of `blob`: read-only where it is bytes, and they keep it alive.
 
     Raises DamagedBatch where a single bit differs from what was encoded.
     """
@@ -125,14 +171,14 @@ def decode(blob: bytes | bytearray | memoryview) -> Encoded:
         boot, sequence = take(n), take(n)
     else:
         boot = sequence = np.full(n, NO_SEQUENCE, np.int64)
-    values = reader.take("<f8", m * n).reshape(m, n)
+    values = reader.take("<f8", m * n).reshape(m, n) if version < 3 else reader.take_values(m, n)
     tag = reader.take_narrow(n).astype(np.int32) if version > 1 else reader.take("<i4", n)
     flags = reader.take("u1", m * n).reshape(m, n) if present & _FLAGGED else None
     status = reader.take("u1", n) if present & _STATED else None
     codes = tuple(reader.take("u1", m).tolist())
     text = reader.take("u1", text_length).tobytes()
     if reader.at != len(blob) or any(code >= len(COLUMNS) for code in codes):
-        raise DamagedBatch("the header does not fit what follows it")
+        raise DamagedBatch(_MISFIT)
     return Encoded(Batch(tag, sensed_us, boot, sequence, codes, values), flags, status, json.loads(text) if text else {})
 
 
@@ -146,16 +192,16 @@ class _Reader:
     def take(self, dtype: str, count: int) -> npt.NDArray[Any]:
         size = np.dtype(dtype).itemsize * count
         if self.at + size > len(self.blob):
-            raise DamagedBatch("the header does not fit what follows it")
+            raise DamagedBatch(_MISFIT)
         column = np.frombuffer(self.blob, dtype, count, self.at)
         self.at += size + -size % 8
         return column
 
     def take_narrow(self, count: int) -> npt.NDArray[np.int64]:
         """The numbers of `_narrow`."""
-        least, unit, size = _NARROW.unpack(self.take("u1", _NARROW.size).tobytes())
-        if size not in (0, 1, 2, 4, 8) or not unit:
-            raise DamagedBatch("the header does not fit what follows it")
+        least, unit, size = self._head()
+        if not unit:
+            raise DamagedBatch(_MISFIT)
         if not size:
             return np.full(count, least, np.int64)
         differences = self.take(f"<u{size}", count).astype(np.uint64)
@@ -163,3 +209,29 @@ class _Reader:
             differences *= np.uint64(unit)
         differences += np.uint64(least % (1 << 64))
         return differences.view(np.int64)
+
+    def take_values(self, columns: int, count: int) -> F8:
+        """The columns of `_narrow_values`."""
+        values = np.empty((columns, count))
+        for column in values:
+            least, scale, size = self._head()
+            if scale and size:
+                differences = self.take(f"<u{size}", count)
+                np.add(differences, float(least), out=column)  # exact: both and their sum are below 2^53
+                column /= scale
+                column[differences == _highest(size)] = np.nan
+            elif scale:
+                column[:] = least / scale
+            elif size in (4, 8):
+                column[:] = self.take(f"<f{size}", count)
+            elif not size:
+                column[:] = np.nan
+            else:
+                raise DamagedBatch(_MISFIT)
+        return values
+
+    def _head(self) -> tuple[int, int, int]:
+        least, unit, size = _NARROW.unpack(self.take("u1", _NARROW.size).tobytes())
+        if size not in _SIZES:
+            raise DamagedBatch(_MISFIT)
+        return least, unit, size

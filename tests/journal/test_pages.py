@@ -20,7 +20,8 @@ def rows(draw: st.DrawFn) -> Rows:
     codes = tuple(sorted(draw(st.sets(st.integers(0, 14), max_size=3))))
     column = st.lists(I64, min_size=n, max_size=n)
     bits = np.array([draw(column) for _ in codes], np.int64).reshape(len(codes), n)
-    values = bits.view(np.float64) if draw(st.booleans()) else np.round(bits / 2**60, 1)
+    values = bits.view(np.float64) if draw(st.booleans()) else np.round(bits / 2**60, draw(st.integers(0, 6)))
+    values[np.array(draw(st.lists(st.booleans(), min_size=values.size, max_size=values.size)), np.bool_).reshape(values.shape)] = np.nan
     tag = draw(st.lists(st.integers(0, 2**31 - 1), min_size=n, max_size=n))
     sensed, boot, sequence, journal = (np.array(draw(column), np.int64) for _ in range(4))
     row = np.array(draw(st.lists(st.integers(0, 2**31 - 1), min_size=n, max_size=n)), np.int32)
@@ -39,6 +40,20 @@ def bits_of(part: Rows) -> list[object]:
 @given(rows(), st.sampled_from([0, 1]))
 def test_a_page_comes_back_bit_for_bit(part: Rows, level: int) -> None:
     assert bits_of(pages.decode(pages.encode(part, level))) == bits_of(part)
+
+
+FIRST_VERSION = (
+    "5742535045533bd701780163616060e0646064025210c0ccc2c872e07c1684d3d0e0c0d052edc420f7909f81e13f031303334c152394c1c0c0c8c8c8c208e732"
+    "fe67648573181819feb3010908509081eb619007325b81f835100702f10e208e6310fa61cae050efd0a02d01e4a281030cf60ef58e00692310f6"
+)
+
+
+def test_pages_of_the_first_version_are_read() -> None:
+    values = np.array([[4.5, np.nan, 21.37, -0.0], [0.5, 2, np.nan, 8]])
+    tag, sensed = np.array([2, 2, 5, 9], np.int32), np.array([7, 9, 7, 8]) * 1_000_000
+    batch = Batch(tag, sensed, np.full(4, 3), np.arange(4), (0, 11), values)
+    part = Rows(batch, np.array([1, 2, 1, 2]), np.array([0, 1, 1, 0], np.int32), np.ones(4, np.uint8))
+    assert bits_of(pages.decode(bytes.fromhex(FIRST_VERSION))) == bits_of(part)
 
 
 def hourly(tags: int, hours: int) -> Rows:

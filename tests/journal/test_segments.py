@@ -110,7 +110,7 @@ def journals(draw: st.DrawFn) -> list[tuple[str, bytes, Batch | None]]:
         if draw(st.integers(0, 4)) == 0:
             entries.append((draw(st.sampled_from(["tick", "command"])), f'{{"n":{number}}}'.encode(), None))
             continue
-        n = draw(st.integers(0, 9))
+        n = draw(st.integers(0, 9) | st.just(codec.DECIMALS_LEAST))
         codes = tuple(sorted(draw(st.sets(st.sampled_from([0, 1, 5, 11]), min_size=1, max_size=2))))
         tag = np.array(draw(st.lists(st.integers(0, 4), min_size=n, max_size=n)), np.int32)
         sensed = np.array(draw(st.lists(st.integers(0, 12), min_size=n, max_size=n)), np.int64)
@@ -125,7 +125,7 @@ def journals(draw: st.DrawFn) -> list[tuple[str, bytes, Batch | None]]:
         if draw(st.integers(0, 3)) == 0:
             status = np.array(draw(st.lists(st.sampled_from([ACCEPTED, DUPLICATE]), min_size=n, max_size=n)), np.uint8)
         extra: dict[str, Any] = draw(st.sampled_from([{}, {"past_counter": 7, "slow": [[1, 2]]}, {"new_tags": ["é", "b"]}]))
-        version = draw(st.sampled_from([1, codec.VERSION]))  # entries of before an upgrade, too
+        version = draw(st.integers(1, codec.VERSION))  # entries of before an upgrade, too
         entries.append(("readings", codec.encode(batch, None, status, extra, version), batch))
     return entries
 
