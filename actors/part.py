@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
 
+from actors.journal.prepared import CommitResult
 from actors.rules.readings import U1, Batch
 
 
@@ -19,10 +22,18 @@ class Part:
 
 @dataclass(slots=True)
 class IngestReply:
-    """A status per reading of a part (readings.ACCEPTED, ...) and the newest event number known when it was durable."""
+    """A status per reading of a part (readings.ACCEPTED, ...) and the newest event number known when it was durable. The first reply of a
+    call has the events of its commit where these are few (prepared.CommitResult)."""
 
     status: U1
     last_event_number: int
+    events: list[dict[str, Any]] = field(default_factory=list)
+
+
+def replies(statuses: list[U1], last_event_number: int, committed: Future[CommitResult] | None) -> list[IngestReply]:
+    """The answer to a call. `committed`: its commit, which is durable; None: it changed nothing."""
+    events = [] if committed is None else committed.result().events
+    return [IngestReply(status, last_event_number, [] if at else events) for at, status in enumerate(statuses)]
 
 
 def pack(parts: Sequence[Part]) -> bytes:

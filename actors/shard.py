@@ -34,7 +34,7 @@ from actors.journal.queries_tags import TagReads
 from actors.journal.store import open_store
 from actors.journal.tables import Custody, Tag
 from actors.line import AVAILABLE, Line
-from actors.part import IngestReply, unpack
+from actors.part import IngestReply, replies, unpack
 from actors.rules.errors import DomainError, InvalidArgument, StorageFull, Superseded, Unavailable
 from actors.rules.readings import U1
 from actors.sensor_tag import Moved, SensorTags
@@ -130,7 +130,7 @@ class Shard:
         statuses, future = self._judge(packed, received_us)
         self._wait(future)
         self._snapshot_if_due()
-        return [IngestReply(status, self.last_event) for status in statuses]
+        return replies(statuses, self.last_event, future)
 
     @reachable()
     def _judge(self, packed: bytes, received_us: int) -> tuple[list[U1], Future[CommitResult] | None]:
@@ -160,7 +160,7 @@ class Shard:
             except Exception as error:
                 answer(error)
             else:
-                answer([IngestReply(status, self.last_event) for status in statuses])
+                answer(replies(statuses, self.last_event, done))
 
         future.add_done_callback(durable) if future is not None else durable(None)
         try:

@@ -187,7 +187,7 @@ class Door:
         self._backend = backend
         self._feed = Feed(backend)
         self._gatherer = Gatherer(shards, gather_s=config.gather_ms / 1000, bytes_max=config.in_flight_bytes, queue_s=config.queue_s)
-        self._gatherer.listen(self._feed.news)
+        self._gatherer.listen(self._feed.told)
         self._telemetry = Telemetry(backend, self._gatherer)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs lack it
         self._server = grpc.aio.server(interceptors=[Doorman(request_class, INGEST)], options=_options(config))

@@ -2,8 +2,9 @@
 
 The log is gapless and its numbers are given last in each transaction, so whatever one read sees up to its newest number is complete
 (actors/journal). The feed keeps the newest events in memory; a watcher that is behind them reads the database itself until it has
-caught up. A watcher takes events at its own pace, so a slow one costs no memory; one that takes nothing for too long is cut
-(services.status) and resumes from its cursor.
+caught up. Most events come to the feed with the answers of the shards, as they were written; where a number is missing between these and
+what it knows (another door's, a command's, a clock's), it reads. A watcher takes events at its own pace, so a slow one costs no memory;
+one that takes nothing for too long is cut (services.status) and resumes from its cursor.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from typing import NamedTuple
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from actors.journal import queries_business as business
 from actors.journal import queries_doors as queries
@@ -42,10 +43,13 @@ class Piece(NamedTuple):
 
 
 class Feed:
-    """The event log for the watchers of one door. `news` is set by whoever learns that there are newer events."""
+    """The event log for the watchers of one door. Whoever learns that there are newer events says so: `told`, `look`."""
 
     def __init__(self, backend: Backend) -> None:
-        self.news = asyncio.Event()
+        self._news = asyncio.Event()
+        self._told: dict[int, Mapping[str, Any]] = {}
+        self._unread = True  # there may be events that nobody told
+        self._heard = 0  # the newest number that somebody told
         self._backend = backend
         self._recent: deque[Event] = deque(maxlen=KEPT)
         self._newest = 0
@@ -53,6 +57,18 @@ class Feed:
         self._moved = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._closing = False
+
+    def told(self, number: int, events: Sequence[Mapping[str, Any]]) -> None:
+        """The log has grown to `number`; some of its newest events, as rows, durable."""
+        self._heard = max(self._heard, number)
+        if self._watchers:
+            self._told.update((event["number"], event) for event in events)
+        self._news.set()
+
+    def look(self) -> None:
+        """There are newer events."""
+        self._unread = True
+        self._news.set()
 
     def close(self) -> None:
         """End the watchers with UNAVAILABLE: they go on at another door."""
@@ -78,6 +94,7 @@ class Feed:
         if self._task is None:
             self._newest = newest
             self._recent.clear()
+            self._told.clear()
             self._task = asyncio.create_task(self._look())
         try:
             first, told = True, time.monotonic()
@@ -118,27 +135,42 @@ class Feed:
     async def _look(self) -> None:
         """Keep the newest events in memory as long as somebody watches."""
         while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(POLL_S):
-                    await self.news.wait()
-            self.news.clear()
             try:
+                async with asyncio.timeout(POLL_S):
+                    await self._news.wait()
+            except TimeoutError:
+                self._unread = True
+            self._news.clear()
+            try:
+                self._know(self._next_told())
+                if not self._unread and self._heard <= self._newest:
+                    continue
+                self._unread = False
                 found = await self._backend.read_first(queries.newest_events, self._newest, READ)
-            except DomainError as error:
-                log.warning("the event log cannot be read: %s", error)
+                self._know(found)
+            except Exception as error:  # without this task its watchers would wait for ever
+                log.warning("the event log cannot be read: %s", error, exc_info=not isinstance(error, DomainError))
                 await asyncio.sleep(1)
                 continue
-            except Exception:  # without this task its watchers would wait for ever
-                log.exception("the event log cannot be read")
-                await asyncio.sleep(1)
-                continue
-            if found:
-                self._recent.extend(found)
-                self._newest = found[-1].number
-                self._moved.set()
-                self._moved = asyncio.Event()
-                if len(found) == READ:
-                    self.news.set()
+            if len(found) == READ:
+                self.look()
+
+    def _next_told(self) -> list[Event]:
+        """What was told of the numbers right after the newest one; what is known already is forgotten."""
+        found: list[Event] = []
+        while (row := self._told.pop(self._newest + len(found) + 1, None)) is not None:
+            found.append(queries.event_of(row))
+        if self._told:
+            newest = self._newest + len(found)
+            self._told = {number: row for number, row in self._told.items() if number > newest} if len(self._told) <= KEPT else {}
+        return found
+
+    def _know(self, found: list[Event]) -> None:
+        if found:
+            self._recent.extend(found)
+            self._newest = found[-1].number
+            self._moved.set()
+            self._moved = asyncio.Event()
 
 
 def _is(event: Event, prefix: str, carrier: str) -> bool:

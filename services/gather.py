@@ -16,9 +16,9 @@ import contextlib
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +48,10 @@ NEWS = 0.2
 """Weight of the newest call in what calls take."""
 LIVE_S = 10.0
 """Live readings are said to come so long after the last of them. When none come, backlog goes in rounds of full size, a third faster."""
+
+
+Listener: TypeAlias = Callable[[int, Sequence[Mapping[str, Any]]], None]
+"""listener(number, events): the log has grown to this number; some of its newest events, as rows, durable and in order."""
 
 
 class Outcome(NamedTuple):
@@ -89,7 +93,7 @@ class Gatherer:
         self._freed = asyncio.Event()
         self._pump: asyncio.Task[None] | None = None
         self._closed = False
-        self._listeners: list[asyncio.Event] = []
+        self._listeners: list[Listener] = []
         self._live_at = -LIVE_S
         self._loop: asyncio.AbstractEventLoop | None = None
         self._asked: set[_Message] = set()
@@ -105,16 +109,16 @@ class Gatherer:
         """Bytes of readings that were taken and have no outcome yet."""
         return self.admission.bytes
 
-    def listen(self, event: asyncio.Event) -> None:
-        """Set `event` whenever a reply says that there are newer events."""
-        self._listeners.append(event)
+    def listen(self, listener: Listener) -> None:
+        """Call `listener` whenever a reply says that there are newer events, or brings some."""
+        self._listeners.append(listener)
 
-    def heard_of(self, number: int) -> None:
-        """A reply told the newest event number of its shard: wake those who wait for events."""
-        if number > self.last_event_number:
-            self.last_event_number = number
-            for event in self._listeners:
-                event.set()
+    def heard_of(self, number: int, events: Sequence[Mapping[str, Any]] = ()) -> None:
+        """A reply told the newest event number of its shard, perhaps with its events: tell those who wait for events."""
+        if events or number > self.last_event_number:
+            self.last_event_number = max(number, self.last_event_number)
+            for listener in self._listeners:
+                listener(number, events)
 
     def when_calm(self, listener: Callable[[], None]) -> None:
         """Call `listener` whenever the shards have nothing to do any more."""
@@ -413,7 +417,7 @@ class _Lane:
                 for one, reply in zip(parts, replies, strict=True):
                     self._over(one, done=True)
                     one.round.done(one.number, reply.status, reply.last_event_number)
-                    self._gatherer.heard_of(reply.last_event_number)
+                    self._gatherer.heard_of(reply.last_event_number, reply.events)
                 return
         except TimeoutError:
             for one in parts:

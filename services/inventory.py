@@ -84,7 +84,7 @@ class Inventory(inventory_pb2_grpc.InventoryServiceServicer):
         for start in range(0, len(data) or 1, part or 1):
             some, last_event = await record(self._backend, warehouse_id, data[start : start + part], whole, context)
             answers += some
-        self._feed.news.set()
+        self._feed.look()
         return answers, last_event
 
     async def GetMovement(self, request: inventory_pb2.GetMovementRequest, context: Context) -> inventory_pb2.GetMovementResponse:

@@ -45,6 +45,8 @@ from actors.rules.errors import DomainError, InvalidArgument, Superseded, Unavai
 Answer: TypeAlias = CommitResult | DomainError
 
 
+TOLD_MOST = 64
+"""Where a commit has so many events, its result has them, too: watchers need not read them."""
 KEYS_KEPT_US = 86_400_000_000
 """A commit key is forgotten after a day; a store sends again for seconds only."""
 
@@ -294,13 +296,15 @@ def _number(connection: Connection, events: list[dict[str, Any]], numbered: Iter
         return
     last = _COUNT_ON.run(connection, {"more": len(events)}).fetchone()[0]
     number = last - len(events)
+    for position, event in enumerate(events):
+        event["number"] = number + 1 + position
+    told = 0
     for result, count in numbered:
         if count:
-            result.first_event = number + 1
-            number += count
-        result.last_event = number
-    for position, event in enumerate(events):
-        event["number"] = last - len(events) + 1 + position
+            result.first_event = number + told + 1
+            result.events = events[told : told + count] if count <= TOLD_MOST else []
+            told += count
+        result.last_event = number + told
     _INSERT_EVENTS.many(connection, events)
 
 

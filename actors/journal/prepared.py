@@ -174,7 +174,7 @@ class CommitResult:
 
     last_event without events of its own: the newest number given so far, so a watcher that has read up to it has seen this commit.
     already_done: a resend of a commit that was applied before. alerts: the alerts that its actions changed, as they are now.
-    stock: per movement {movement, repeated} or {error} (a DomainError).
+    stock: per movement {movement, repeated} or {error} (a DomainError). events: its events as rows, the body as JSON, where they are few.
     """
 
     last_event: int = 0
@@ -182,3 +182,4 @@ class CommitResult:
     already_done: bool = False
     alerts: list[Alert] = field(default_factory=list)
     stock: list[dict[str, Any]] = field(default_factory=list)
+    events: list[dict[str, Any]] = field(default_factory=list)

@@ -6,7 +6,9 @@ pages: at most `limit` rows after the key of the last row seen, in an order that
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from sqlalchemy import and_, func, or_, text
 from sqlmodel import Session, col, select
@@ -37,6 +39,11 @@ _NAMES = _EVENT.columns.keys()
 _AFTER = Once(
     lambda _: text(f"SELECT {', '.join(_NAMES)} FROM event WHERE number > :after ORDER BY number LIMIT :most").columns(*_EVENT.columns)
 )
+
+
+def event_of(row: Mapping[str, Any]) -> Event:
+    """An event as it was written (prepared.CommitResult.events)."""
+    return record(Event, {**row, "body": json.loads(row["body"])})
 
 
 def newest_events(session: Session, after: int, limit: int) -> list[Event]:

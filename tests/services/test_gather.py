@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ N = 3
 class Reply:
     status: Any
     last_event_number: int
+    events: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Shards:
@@ -289,7 +290,7 @@ def test_when_the_door_closes_what_waits_is_answered_unavailable() -> None:
 def test_listeners_are_woken_by_newer_events() -> None:
     async def work(gatherer: Gatherer, shards: Shards) -> None:
         news = asyncio.Event()
-        gatherer.listen(news)
+        gatherer.listen(lambda number, events: news.set())
         await gatherer.ingest(IDS, batch([0]))
         assert news.is_set()
 
