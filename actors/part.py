@@ -31,8 +31,11 @@ class IngestReply:
 
 
 def replies(statuses: list[U1], last_event_number: int, committed: Future[CommitResult] | None) -> list[IngestReply]:
-    """The answer to a call. `committed`: its commit, which is durable; None: it changed nothing."""
-    events = [] if committed is None else committed.result().events
+    """The answer to a call, at the newest event number that is known. `committed`: its commit, which is durable; None: it changed nothing."""
+    events = []
+    if committed is not None:
+        result = committed.result()
+        last_event_number, events = max(last_event_number, result.last_event), result.events
     return [IngestReply(status, last_event_number, [] if at else events) for at, status in enumerate(statuses)]
 
 

@@ -60,7 +60,9 @@ class Feed:
 
     def told(self, number: int, events: Sequence[Mapping[str, Any]]) -> None:
         """The log has grown to `number`; some of its newest events, as rows, durable."""
-        self._heard = max(self._heard, number)
+        self._heard = max(self._heard, number, *(event["number"] for event in events))
+        if len(self._told) + len(events) > KEPT:
+            self._told.clear()  # they are read, then
         if self._watchers:
             self._told.update((event["number"], event) for event in events)
         self._news.set()
@@ -162,7 +164,7 @@ class Feed:
             found.append(queries.event_of(row))
         if self._told:
             newest = self._newest + len(found)
-            self._told = {number: row for number, row in self._told.items() if number > newest} if len(self._told) <= KEPT else {}
+            self._told = {number: row for number, row in self._told.items() if number > newest}
         return found
 
     def _know(self, found: list[Event]) -> None:

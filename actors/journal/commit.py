@@ -46,7 +46,7 @@ Answer: TypeAlias = CommitResult | DomainError
 
 
 TOLD_MOST = 64
-"""Where a commit has so many events, its result has them, too: watchers need not read them."""
+"""Where a commit of readings has so many events at most, its result has them, too: watchers need not read them."""
 KEYS_KEPT_US = 86_400_000_000
 """A commit key is forgotten after a day; a store sends again for seconds only."""
 
@@ -85,7 +85,7 @@ def apply(connection: Connection, commits: Sequence[PreparedCommit]) -> list[Ans
     lock_carriers(connection, commits)
     answers: list[Answer] = []
     messages: list[outbox.Message] = []
-    numbered: list[tuple[CommitResult, int]] = []
+    numbered: list[tuple[CommitResult, int, bool]] = []
     events: list[dict[str, Any]] = []
     for commit in commits:
         try:
@@ -107,7 +107,7 @@ def apply(connection: Connection, commits: Sequence[PreparedCommit]) -> list[Ans
         answers.append(result)
         events += drafts
         messages += told
-        numbered.append((result, len(drafts)))
+        numbered.append((result, len(drafts), commit.journal is not None and commit.journal.kind == "readings"))
     if messages:  # after all else, so that destinations are locked for a short time and in one order
         events += _post(connection, messages, max(commit.now_us for commit in commits))
     if numbered:
@@ -287,11 +287,11 @@ def _event(draft: EventDraft, commit: PreparedCommit) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _number(connection: Connection, events: list[dict[str, Any]], numbered: Iterable[tuple[CommitResult, int]]) -> None:
+def _number(connection: Connection, events: list[dict[str, Any]], numbered: Iterable[tuple[CommitResult, int, bool]]) -> None:
     """Give the events their numbers: the last statements before COMMIT."""
     if not events:
         last = _NUMBER.run(connection, {}).fetchone()[0]
-        for result, _ in numbered:
+        for result, *_ in numbered:
             result.last_event = last
         return
     last = _COUNT_ON.run(connection, {"more": len(events)}).fetchone()[0]
@@ -299,10 +299,10 @@ def _number(connection: Connection, events: list[dict[str, Any]], numbered: Iter
     for position, event in enumerate(events):
         event["number"] = number + 1 + position
     told = 0
-    for result, count in numbered:
+    for result, count, of_readings in numbered:
         if count:
             result.first_event = number + told + 1
-            result.events = events[told : told + count] if count <= TOLD_MOST else []
+            result.events = events[told : told + count] if of_readings and count <= TOLD_MOST else []
             told += count
         result.last_event = number + told
     _INSERT_EVENTS.many(connection, events)

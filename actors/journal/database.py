@@ -142,6 +142,7 @@ def _sqlite_writer(connection: Any, _record: Any) -> None:
     connection.execute(f"PRAGMA wal_autocheckpoint={WAL_BYTES // page_bytes}")
     connection.execute("PRAGMA journal_size_limit=134217728")  # a log that grew while a reader held it shrinks again
     connection.execute("PRAGMA cache_size=-65536")
+    connection.execute("PRAGMA temp_store=MEMORY")  # what a savepoint may restore went through a file that nobody needs after a crash
 
 
 def _begin(connection: Connection) -> None:

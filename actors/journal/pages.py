@@ -97,7 +97,7 @@ def in_journal_order(rows: Rows) -> Rows:
 
 
 def encode(rows: Rows, level: int = 1) -> bytes:
-    """A page as bytes. level: zlib's, 0 only wraps (21 bytes a reading, five times faster than 1)."""
+    """A page as bytes. level: zlib's, 0 only wraps (16 bytes a reading of one metric where 1 takes 6, twice as fast as 1)."""
     batch = rows.batch
     whole: dict[int, npt.NDArray[Any]] = {
         _TAG: batch.tag, _SENSED: batch.sensed_us, _BOOT: batch.boot, _SEQUENCE: batch.sequence, _JOURNAL: rows.journal, _ROW: rows.row,
@@ -159,7 +159,13 @@ def decode(blob: bytes) -> Rows:
         raise DamagedPage("the checksum does not match: the page was changed or cut short")
     if not 1 <= blob[8] <= VERSION:
         raise DamagedPage(f"format version {blob[8]} is not known here")
-    body = zlib.decompress(memoryview(blob)[_BEFORE:])
+    try:
+        return _rows(zlib.decompress(memoryview(blob)[_BEFORE:]))
+    except (zlib.error, struct.error, KeyError, IndexError, ValueError) as error:
+        raise DamagedPage(f"what it holds is no page: {error!r}") from error
+
+
+def _rows(body: bytes) -> Rows:
     n, columns = _BODY.unpack_from(body, 0)
     at = _BODY.size
     whole: dict[int, npt.NDArray[np.int64]] = {}
@@ -187,7 +193,7 @@ def decode(blob: bytes) -> Rows:
             codes.append(name - _VALUES)
         at += count * width
     if at != len(body) or any(code >= len(COLUMNS) for code in codes):
-        raise DamagedPage("the header does not fit what follows it")
+        raise ValueError("the header does not fit what follows it")
     batch = Batch(
         whole[_TAG].astype(np.int32), whole[_SENSED], whole[_BOOT], whole[_SEQUENCE], tuple(codes),
         np.array(values) if values else np.empty((0, n)),

@@ -174,7 +174,8 @@ class CommitResult:
 
     last_event without events of its own: the newest number given so far, so a watcher that has read up to it has seen this commit.
     already_done: a resend of a commit that was applied before. alerts: the alerts that its actions changed, as they are now.
-    stock: per movement {movement, repeated} or {error} (a DomainError). events: its events as rows, the body as JSON, where they are few.
+    stock: per movement {movement, repeated} or {error} (a DomainError). events: those of readings, where they
+    are few, as rows with the body as JSON.
     """
 
     last_event: int = 0

@@ -155,7 +155,7 @@ def read_pages(connection: Connection, segment: Row[Any], numbers: Sequence[int]
             at += 1
             try:
                 yield pages.decode(row.blob)
-            except (DamagedPage, zlib.error) as error:
+            except DamagedPage as error:
                 raise damaged_page(connection, segment, row.page, row.blob, str(error)) from error
         if at < len(some):
             raise damaged_page(connection, segment, some[at], b"", "it is not there")

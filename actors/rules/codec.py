@@ -15,6 +15,9 @@ A column of values has the same head. Where they are decimals (`actors.rules.dec
 and the highest difference that its bytes can say stands for an absent value. A unit of 0: float32 or float64, as many bytes as are said,
 each bit for bit, or nothing, where all are absent.
 
+Fewer than DECIMALS_LEAST values are float64. The same values always give the same bytes, by which an entry is known when it is made again:
+what a column becomes cannot change without another version.
+
 Version 2 had values float64[m][n]; version 1 also int64[n] for the other columns and int32[n] for tag: 52 bytes a reading of temperature
 and position, then 32, now 18. Both are read, and written where an old entry is made again (see `actors.journal.segments`).
 """
@@ -162,8 +165,8 @@ def decode(blob: bytes | bytearray | memoryview) -> Encoded:
     version, present, m, n, text_length = _HEADER.unpack_from(blob, _CHECKED)
     if not 1 <= version <= VERSION:
         raise DamagedBatch(f"format version {version} is not known here")
-    if n > _READINGS_MOST:
-        raise DamagedBatch(f"no batch has {n} readings")
+    if n > _READINGS_MOST or m > len(COLUMNS):
+        raise DamagedBatch(f"no batch has {n} readings with {m} columns")
     reader = _Reader(blob, start)
     take = reader.take_narrow if version > 1 else lambda n: reader.take("<i8", n)
     sensed_us = take(n)
@@ -217,7 +220,7 @@ class _Reader:
             least, scale, size = self._head()
             if scale and size:
                 differences = self.take(f"<u{size}", count)
-                np.add(differences, float(least), out=column)  # exact: both and their sum are below 2^53
+                np.add(differences, float(least), out=column)  # exact: both and their sum are 2^53 at most
                 column /= scale
                 column[differences == _highest(size)] = np.nan
             elif scale:

@@ -14,6 +14,7 @@ import numpy as np
 from actors.rules.readings import B1, F8, I8
 
 DIGITS_MOST = 9
+"""Neither this nor anything else that decides what is a decimal may change: entries are known by their bytes (actors/rules/codec.py)."""
 _SCALES: F8 = np.array([10.0**digits for digits in range(DIGITS_MOST + 1)])
 _WHOLE_MOST = float(1 << 52)
 """So that the difference of two numbers is exact as a float, too."""

@@ -131,14 +131,17 @@ def test_an_event_that_was_not_brought_is_read_at_once_where_there_is_one_and_so
         log.durable = 2
         feed.told(2, [row(2)])  # and the first was another door's
         await heard(watcher, 2, gone)
-        log.durable = 3
+        log.durable = 4
+        feed.told(2, [row(4)])  # the third was another's, and the answer knew of no newer event than before
+        await heard(watcher, 4, gone)
+        log.durable = 5
         feed.look()
-        await heard(watcher, 3, gone)
+        await heard(watcher, 5, gone)
         monkeypatch.setattr(feed_module, "POLL_S", 0.05)
         feed.look()
-        log.durable = 4  # nobody says so
-        await heard(watcher, 4, gone)
-        assert gone == [1, 2, 3, 4]
+        log.durable = 6  # nobody says so
+        await heard(watcher, 6, gone)
+        assert gone == [1, 2, 3, 4, 5, 6]
         await watcher.aclose()
 
     asyncio.run(go())
@@ -173,6 +176,28 @@ def test_more_than_one_read_holds_is_read_on_at_once() -> None:
         feed.look()
         await heard(watcher, log.durable, gone := [])
         assert gone == list(range(1, log.durable + 1))
+        await watcher.aclose()
+
+    asyncio.run(go())
+
+
+def test_what_is_told_while_the_database_does_not_answer_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def go() -> None:
+        log = Log()
+        feed = Feed(log)  # type: ignore[arg-type]
+        monkeypatch.setattr(feed_module, "KEPT", 100)
+        watcher = feed.follow(None)
+        await anext(watcher)
+        await looked(feed)
+        log.fails = True
+        feed.told(1, [])
+        await asyncio.sleep(0.05)
+        for number in range(3, 503):
+            feed.told(number, [row(number)])
+            assert len(feed._told) <= 100
+        log.fails, log.durable = False, 502
+        await heard(watcher, 502, gone := [])
+        assert gone == list(range(1, 503))
         await watcher.aclose()
 
     asyncio.run(go())
