@@ -31,7 +31,7 @@ class IngestReply:
 
 
 def replies(statuses: list[U1], last_event_number: int, committed: Future[CommitResult] | None) -> list[IngestReply]:
-    """The answer to a call, at the newest event number that is known. `committed`: its commit, which is durable; None: it changed nothing."""
+    """The answer to a call, at the newest event number known. `committed`: its commit, which is durable; None: it changed nothing."""
     events = []
     if committed is not None:
         result = committed.result()
