@@ -24,6 +24,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, BinaryIO
 
+from actors.journal.accepting import accepted
 from actors.journal.answers import Answers
 
 log = logging.getLogger("waybill.line")
@@ -34,7 +35,6 @@ ANSWER = struct.Struct("<IQ")
 """Before the pickle of an answer, which may be an exception: how many bytes it has, the request's number."""
 PEER = struct.Struct("3i")
 """What the kernel says of the process at the other end: its pid, its user, its group."""
-ACCEPT_AGAIN_S = 0.1
 AVAILABLE = sys.platform == "linux"
 
 Take = Callable[[bytes, int, Callable[[Any], None]], None]
@@ -66,14 +66,9 @@ class Line:
         self._listener.close()
 
     def _accept(self) -> None:
-        while not self._closed:
-            try:
-                client, _ = self._listener.accept()
-            except OSError as error:  # out of descriptors, perhaps: whoever waits is accepted when there are some again
-                if not self._closed:
-                    log.warning("cannot accept: %s", error)
-                    time.sleep(ACCEPT_AGAIN_S)
-                continue
+        while (found := accepted(self._listener.accept, lambda: self._closed, log)) is not None:
+            client, _ = found
+            del found
             try:
                 if same_user(client):
                     threading.Thread(target=self._serve, args=(client,), name="line", daemon=True).start()

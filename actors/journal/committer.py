@@ -32,6 +32,7 @@ import psutil
 from sqlalchemy import Connection as SqlConnection
 
 from actors.journal import allocator, cycles
+from actors.journal.accepting import accepted
 from actors.journal.answers import Answers
 from actors.journal.database import sqlite_path
 from actors.journal.migrate import migrate
@@ -45,7 +46,6 @@ READY = "committer ready"
 """Printed on standard output once clients can connect."""
 
 FRAME = struct.Struct("!i")
-ACCEPT_AGAIN_S = 0.1
 
 CHECKPOINT_BYTES, CHECKPOINT_EVERY_S = 1 << 20, 0.3
 """When nothing waits, and so much was written since the last time, the write-ahead log is moved into the database; so often at most."""
@@ -108,14 +108,7 @@ class Committer:
             os.close(self._folder)
 
     def _accept(self) -> None:
-        while not self._closed:
-            try:
-                client = self._listener.accept()
-            except OSError as error:  # out of descriptors, perhaps: whoever waits is accepted when there are some again
-                if not self._closed:
-                    log.warning("cannot accept: %s", error)
-                    time.sleep(ACCEPT_AGAIN_S)
-                continue
+        while (client := accepted(self._listener.accept, lambda: self._closed, log)) is not None:
             try:
                 threading.Thread(target=self._serve, args=(client,), name="committer-client", daemon=True).start()
             except RuntimeError as error:

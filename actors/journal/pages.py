@@ -97,7 +97,7 @@ def in_journal_order(rows: Rows) -> Rows:
 
 
 def encode(rows: Rows, level: int = 1) -> bytes:
-    """A page as bytes. level: zlib's, 0 only wraps (16 bytes a reading of one metric where 1 takes 6, twice as fast as 1)."""
+    """A page as bytes. level: zlib's, 0 only wraps (twice as fast as 1, and more than twice as long)."""
     batch = rows.batch
     whole: dict[int, npt.NDArray[Any]] = {
         _TAG: batch.tag, _SENSED: batch.sensed_us, _BOOT: batch.boot, _SEQUENCE: batch.sequence, _JOURNAL: rows.journal, _ROW: rows.row,
@@ -139,12 +139,10 @@ def _values(code: int, column: F8) -> list[tuple[bytes, bytes]]:
         coding = _DECIMAL + _DIGIT * _DIGITS[found.scale] + list(_WIDTHS).index(width)
         told = [] if found.absent is None else [(_COLUMN.pack(_ABSENT + code, 1, 0), found.absent.tobytes())]
         return [*told, (_COLUMN.pack(name, coding, first), steps)]
-    with np.errstate(over="ignore", invalid="ignore"):
-        narrow = column.astype("<f4")
-        exact = np.array_equal(narrow.astype(np.float64).view(np.int64), column.view(np.int64))
-    if exact:
-        return [(_COLUMN.pack(name, _FLOAT4, 0), _planes(narrow, 4))]
-    return [(_COLUMN.pack(name, _FLOAT8, 0), _planes(column, 8))]
+    narrow = decimals.as_float32(column)
+    if narrow is None:
+        return [(_COLUMN.pack(name, _FLOAT8, 0), _planes(column, 8))]
+    return [(_COLUMN.pack(name, _FLOAT4, 0), _planes(narrow, 4))]
 
 
 def _planes(column: npt.NDArray[np.generic], width: int) -> bytes:

@@ -124,10 +124,8 @@ def _narrow_values(column: F8) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         return _head(0, 0, 8), column
     found = decimals.decimals(column)
     if found is None:
-        with np.errstate(over="ignore", invalid="ignore"):
-            narrow = column.astype("<f4")
-            exact = bool((narrow.astype(np.float64).view(np.int64) == column.view(np.int64)).all())
-        return (_head(0, 0, 4), narrow) if exact else (_head(0, 0, 8), column)
+        narrow = decimals.as_float32(column)
+        return (_head(0, 0, 8), column) if narrow is None else (_head(0, 0, 4), narrow)
     if not len(found.numbers):
         return _head(0, 0, 0), _NOTHING
     least = int(found.numbers.min())

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from actors.rules.readings import B1, F8, I8
 
@@ -59,6 +60,13 @@ def _fits(values: F8, scale: F8) -> tuple[F8, B1]:
     numbers = np.rint(values * scale)
     numbers += 0.0  # no number is a negative zero, so that one is not taken for zero
     return numbers, (numbers / scale).view(np.int64) == values.view(np.int64)
+
+
+def as_float32(column: F8) -> npt.NDArray[np.float32] | None:
+    """The values as float32 where each is the same again, bit for bit."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        narrow = column.astype("<f4")
+        return narrow if np.array_equal(narrow.astype(np.float64).view(np.int64), column.view(np.int64)) else None
 
 
 def values(found: Decimals) -> F8:

@@ -69,7 +69,7 @@ def hourly(tags: int, hours: int) -> Rows:
 
 def test_sorted_readings_take_a_quarter_of_their_room() -> None:
     part = pages.subset(pages.by_tag(hourly(100, 40)), slice(0, pages.PAGE_ROWS))
-    assert len(pages.encode(part, 1)) < 13 * len(part)
+    assert len(pages.encode(part, 1)) < 10 * len(part)
 
 
 def test_readings_by_tag_are_in_judging_order_and_go_back_to_journal_order() -> None:
