@@ -19,7 +19,6 @@ import socket
 import struct
 import sys
 import threading
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, BinaryIO

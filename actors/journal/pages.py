@@ -7,7 +7,8 @@ decimals, others are float32 where that is exact), their bytes put plane by plan
 Layout, little-endian: magic "WBSP", crc32 (uint32, of all that follows it), format version (uint8), compressed body. The body: number of
 readings n (uint32), number of columns (uint8), for each column its name (uint8: see below), coding (uint8), first value (int64), and its n
 numbers in as many byte planes as the coding says. Before decimals of which some are absent comes a column that says which (1), and the
-decimals are only those that are there. Version 1 had no decimals; it is read.
+decimals are only those that are there; before those of which some are negative zeros one that says which. Version 1 had no decimals; it
+is read.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ PAGE_ROWS = 4096
 _BEFORE = 9
 _BODY, _COLUMN = struct.Struct("<IB"), struct.Struct("<BBq")
 _TAG, _SENSED, _BOOT, _SEQUENCE, _JOURNAL, _ROW, _STATUS = range(7)
-_VALUES, _ABSENT = 32, 64
-"""Names of columns; value columns, and which of them are absent, are this plus their column code."""
+_VALUES, _ABSENT, _NEGATIVE = 32, 64, 96
+"""Names of columns; value columns, which of them are absent, and which of the others negative zeros, are this plus their column code."""
 _WIDTHS: dict[int, str] = {0: "", 1: "<i1", 2: "<i2", 4: "<i4", 8: "<i8"}
 _FLOAT4, _FLOAT8, _DECIMAL, _DIGIT = 24, 28, 32, 8
 """Codings: differences of so many bytes (0: none, all values are the first); values as they are in 4 or 8 bytes; values that are whole
@@ -137,7 +138,8 @@ def _values(code: int, column: F8) -> list[tuple[bytes, bytes]]:
             return []  # all are absent
         width, first, steps = _steps(found.numbers)
         coding = _DECIMAL + _DIGIT * _DIGITS[found.scale] + list(_WIDTHS).index(width)
-        told = [] if found.absent is None else [(_COLUMN.pack(_ABSENT + code, 1, 0), found.absent.tobytes())]
+        masks = ((_ABSENT, found.absent), (_NEGATIVE, found.negative))
+        told = [(_COLUMN.pack(kind + code, 1, len(mask)), mask.tobytes()) for kind, mask in masks if mask is not None]
         return [*told, (_COLUMN.pack(name, coding, first), steps)]
     narrow = decimals.as_float32(column)
     if narrow is None:
@@ -169,24 +171,26 @@ def _rows(body: bytes) -> Rows:
     whole: dict[int, npt.NDArray[np.int64]] = {}
     codes: list[int] = []
     values: list[F8] = []
-    absent: dict[int, B1] = {}
+    masks: dict[int, B1] = {}
     for _ in range(columns):
         name, coding, first = _COLUMN.unpack_from(body, at)
         at += _COLUMN.size
         count, width = n, coding
         if name >= _ABSENT:
-            absent[name - _ABSENT] = np.frombuffer(body, np.bool_, n, at)
+            count = first
+            masks[name] = np.frombuffer(body, np.bool_, count, at)
         elif name < _VALUES:
             whole[name] = _summed(body, at, n, width, first)
         elif coding < _DECIMAL:
             width = 4 if coding == _FLOAT4 else 8
             values.append(_unplaned(body, at, n, width).view(f"<f{width}").reshape(n).astype(np.float64))
         else:
-            missing = absent.get(name - _VALUES)
+            code = name - _VALUES
+            missing, negative = masks.get(_ABSENT + code), masks.get(_NEGATIVE + code)
             count = n if missing is None else n - int(np.count_nonzero(missing))
             digits, place = divmod(coding - _DECIMAL, _DIGIT)
             width = list(_WIDTHS)[place]
-            values.append(decimals.values(Decimals(_summed(body, at, count, width, first), 10**digits, missing)))
+            values.append(decimals.values(Decimals(_summed(body, at, count, width, first), 10**digits, missing, negative)))
         if _VALUES <= name < _ABSENT:
             codes.append(name - _VALUES)
         at += count * width

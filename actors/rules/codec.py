@@ -12,7 +12,8 @@ where all are alike, 1, 2, 4 or 8), and the n differences in units. The unit of 
 take more than 32 bits in microseconds and are whole ones of it, else 1 like that of the others.
 
 A column of values has the same head. Where they are decimals (`actors.rules.decimals`) the unit is what the whole numbers are divided by,
-and the highest difference that its bytes can say stands for an absent value. A unit of 0: float32 or float64, as many bytes as are said,
+and the highest difference that its bytes can say stands for an absent value; where 16 is added to the bytes of a difference, the one below
+it for a negative zero. A unit of 0: float32 or float64, as many bytes as are said,
 each bit for bit, or nothing, where all are absent.
 
 Fewer than DECIMALS_LEAST values are float64. The same values always give the same bytes, by which an entry is known when it is made again:
@@ -45,6 +46,7 @@ _HEADER = struct.Struct("<HHIQQ")
 _NARROW = struct.Struct("<qII")
 _UNITS_US = (1_000_000, 1_000)
 _SIZES = (0, 1, 2, 4, 8)
+_NEGATIVE_ZEROS = 16
 _NOTHING = np.empty(0, np.uint8)
 _PADDING = bytes(8)
 _READINGS_MOST = 1 << 28
@@ -131,14 +133,16 @@ def _narrow_values(column: F8) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     least = int(found.numbers.min())
     differences = (found.numbers - least).view(np.uint64)
     most = int(differences.max())
-    if not most and found.absent is None:
+    if not most and found.absent is None and found.negative is None:
         return _head(least, found.scale, 0), _NOTHING
-    size = next(size for size in _SIZES if not (most + 1) >> 8 * size)
-    if found.absent is None:
-        return _head(least, found.scale, size), differences.astype(f"<u{size}")
-    data = np.full(len(column), _highest(size), f"<u{size}")
-    data[~found.absent] = differences
-    return _head(least, found.scale, size), data
+    size = next(size for size in _SIZES if not (most + 1 + (found.negative is not None)) >> 8 * size)
+    data = differences.astype(f"<u{size}")
+    if found.negative is not None:
+        data[found.negative] = _highest(size) - 1
+    if found.absent is not None:
+        known, data = data, np.full(len(column), _highest(size), f"<u{size}")
+        data[~found.absent] = known
+    return _head(least, found.scale, size | (0 if found.negative is None else _NEGATIVE_ZEROS)), data
 
 
 def _highest(size: int) -> int:
@@ -201,7 +205,7 @@ class _Reader:
     def take_narrow(self, count: int) -> npt.NDArray[np.int64]:
         """The numbers of `_narrow`."""
         least, unit, size = self._head()
-        if not unit:
+        if not unit or size not in _SIZES:
             raise DamagedBatch(_MISFIT)
         if not size:
             return np.full(count, least, np.int64)
@@ -216,11 +220,16 @@ class _Reader:
         values = np.empty((columns, count))
         for column in values:
             least, scale, size = self._head()
+            negative, size = size & _NEGATIVE_ZEROS, size & ~_NEGATIVE_ZEROS
+            if size not in _SIZES or (negative and not (scale and size)):
+                raise DamagedBatch(_MISFIT)
             if scale and size:
                 differences = self.take(f"<u{size}", count)
                 np.add(differences, float(least), out=column)  # exact: both and their sum are 2^53 at most
                 column /= scale
                 column[differences == _highest(size)] = np.nan
+                if negative:
+                    column[differences == _highest(size) - 1] = -0.0
             elif scale:
                 column[:] = least / scale
             elif size in (4, 8):
@@ -233,6 +242,4 @@ class _Reader:
 
     def _head(self) -> tuple[int, int, int]:
         least, unit, size = _NARROW.unpack(self.take("u1", _NARROW.size).tobytes())
-        if size not in _SIZES:
-            raise DamagedBatch(_MISFIT)
         return least, unit, size

@@ -20,27 +20,33 @@ _SCALES: F8 = np.array([10.0**digits for digits in range(DIGITS_MOST + 1)])
 _WHOLE_MOST = float(1 << 52)
 """So that the difference of two numbers is exact as a float, too."""
 _SAMPLE = 32
-_ABSENT_BITS = np.array(np.nan).view(np.int64)[()]
+_ABSENT_BITS, _NEGATIVE_ZERO_BITS = np.array([np.nan, -0.0]).view(np.int64)
 
 
 class Decimals(NamedTuple):
-    """Values as numbers / scale. numbers: of the values that are not absent; scale: a power of ten; absent: which are, None: none."""
+    """Values as numbers / scale. numbers: of the values that are not absent; scale: a power of ten; absent: which are, None: none;
+    negative: which of the numbers stand for a negative zero (what rounding makes of a little frost), None: none.
+    """
 
     numbers: I8
     scale: int
     absent: B1 | None
+    negative: B1 | None = None
 
 
 def decimals(column: F8) -> Decimals | None:
     """The values (contiguous, NaN where absent) as decimals of as few digits as all have; the same values always give the same.
 
-    None where one is no decimal: of more than DIGITS_MOST digits, past 2^52 with them, infinite, a negative zero, a NaN of another kind.
+    None where one is no decimal: of more than DIGITS_MOST digits, past 2^52 with them, infinite, a NaN of another kind.
     """
     absent = column.view(np.int64) == _ABSENT_BITS
     known = column[~absent] if (any_absent := bool(absent.any())) else column
     missing = absent if any_absent else None
     if not len(known):
         return Decimals(np.empty(0, np.int64), 1, missing)
+    negative = known.view(np.int64) == _NEGATIVE_ZERO_BITS
+    if any_negative := bool(negative.any()):
+        known = np.where(negative, 0.0, known)
     most = max(float(known.max()), -float(known.min()))  # NaN where one is NaN
     if not most <= _WHOLE_MOST:
         return None
@@ -51,14 +57,13 @@ def decimals(column: F8) -> Decimals | None:
             return None
         numbers, fits = _fits(known, scale)
         if fits.all():
-            return Decimals(numbers.astype(np.int64), int(scale), missing)
+            return Decimals(numbers.astype(np.int64), int(scale), missing, negative if any_negative else None)
     return None
 
 
 def _fits(values: F8, scale: F8) -> tuple[F8, B1]:
     """The whole numbers nearest to the values times the scale, and which of them give the value again, bit for bit."""
     numbers = np.rint(values * scale)
-    numbers += 0.0  # no number is a negative zero, so that one is not taken for zero
     return numbers, (numbers / scale).view(np.int64) == values.view(np.int64)
 
 
@@ -72,6 +77,8 @@ def as_float32(column: F8) -> npt.NDArray[np.float32] | None:
 def values(found: Decimals) -> F8:
     """What `decimals` was given."""
     known = found.numbers / float(found.scale)
+    if found.negative is not None:
+        known[found.negative] = -0.0
     if found.absent is None:
         return known
     whole = np.full(len(found.absent), np.nan)

@@ -128,7 +128,11 @@ ODD = {
     "all alike or absent": (np.where(np.arange(100) % 7 == 3, np.nan, 21.37), 1),
     "256 numbers in a byte of 255": (np.arange(256.0), 2),
     "255 numbers": (np.arange(255.0), 1),
-    "a negative zero": (np.where(np.arange(100) == 50, -0.0, HUNDREDTHS), 8),
+    "a negative zero": (np.where(np.arange(100) == 50, -0.0, HUNDREDTHS), 2),
+    "negative zeros and some absent": (np.where(np.arange(100) % 7 == 3, np.nan, np.where(np.arange(100) % 5, HUNDREDTHS, -0.0)), 2),
+    "negative zeros alone": (np.full(100, -0.0), 1),
+    "a negative zero and 255 numbers": (np.append(np.arange(255.0), -0.0), 2),
+    "a negative zero and 254 numbers": (np.append(np.arange(254.0), -0.0), 1),
     "an infinity": (np.where(np.arange(100) == 50, math.inf, HUNDREDTHS), 4 + 4),
     "one of more digits than the sample shows": (np.where(np.arange(100) == 50, 0.12345, HUNDREDTHS), 4),
     "one of too many digits": (np.where(np.arange(100) == 50, 1 / 3, HUNDREDTHS), 8),
@@ -150,11 +154,12 @@ def test_values_take_as_few_bytes_as_they_need_and_come_back_bit_for_bit(name: s
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.integers(0, 9), st.lists(st.integers(-(10**9), 10**9), min_size=64, max_size=70), st.sets(st.integers(0, 63)))
+@given(st.integers(0, 9), st.lists(st.integers(-(10**9), 10**9), min_size=64, max_size=70), *[st.sets(st.integers(0, 63))] * 2)
 def test_decimals_of_any_digits_come_back_bit_for_bit_as_the_float_that_reading_them_gives(
-    digits: int, numbers: list[int], absent: set[int]
+    digits: int, numbers: list[int], absent: set[int], negative: set[int]
 ) -> None:
     column = np.array([float(f"{number}e-{digits}") for number in numbers])
+    column[list(negative)] = -0.0
     column[list(absent)] = np.nan
     blob = encode(_of_values(column))
     assert same_bits(decode(blob).batch.values, column.reshape(1, -1))
