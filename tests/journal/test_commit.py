@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 from sqlalchemy import func, select
 from sqlmodel import Session
 
-from actors.journal.commit import Condition, EventDraft, PreparedCommit
+from actors.journal.commit import TOLD_MOST, Condition, EventDraft, PreparedCommit
+from actors.journal.queries_doors import event_of, newest_events
 from actors.journal.store import Store
 from actors.journal.tables import (
     NO_SHARD,
@@ -95,6 +97,23 @@ def test_everything_of_a_commit_is_there_afterwards(store: Store, owner: ShardOw
         assert session.execute(select(Mailbox.shard, Mailbox.body)).all() == [(1, {"plan": 1})]  # type: ignore[call-overload]
     assert [count(store, model) for model in (Shipment, Setting, Outbox)] == [1, 3, 1]  # one setting is the feed's
     assert head(store) == 1
+
+
+def test_a_commit_of_readings_brings_its_events_as_they_are_read_where_they_are_few(store: Store, owner: ShardOwner) -> None:
+    def commit(sequence: int, kind: str, many: int) -> list[Event]:
+        drafts = [EventDraft("visit.entered", NOW_US + at, {"é": at, "none": None}, "shipment/S1", "T1") for at in range(many)]
+        made = PreparedCommit(shard=0, epoch=owner.epoch, now_us=NOW_US, journal=replace(entry(sequence), kind=kind), events=drafts)
+        result = store.commit(made).result(20)
+        assert result.last_event == len(events(store))
+        return [event_of(row) for row in result.events]
+
+    brought = commit(1, "readings", TOLD_MOST)
+    assert len(brought) == TOLD_MOST
+    with Session(store.engine) as session:
+        assert [one.model_dump() for one in brought] == [one.model_dump() for one in newest_events(session, 0, 1_000)]
+    assert [one.model_dump() for one in brought] == [one.model_dump() for one in events(store)]
+    assert commit(2, "readings", TOLD_MOST + 1) == commit(3, "command", 2) == []
+    assert [one.number for one in commit(4, "readings", 2)] == [2 * TOLD_MOST + 4, 2 * TOLD_MOST + 5]
 
 
 def test_a_refused_commit_leaves_nothing_behind(store: Store, owner: ShardOwner, write: Write) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -60,10 +61,17 @@ async def heard(watcher: Any, until: int, gone: list[int]) -> list[Event]:
     return found
 
 
-async def looked(feed: Feed) -> None:
-    """It knows what was there before: from now on it reads for a reason."""
+@asynccontextmanager
+async def watching(durable: int = 0) -> AsyncIterator[tuple[Log, Feed, AsyncIterator[Piece]]]:
+    """A log, its feed, and a watcher from now on. The feed knows what was there before: it reads for a reason."""
+    log = Log(durable)
+    feed = Feed(log)  # type: ignore[arg-type]
+    watcher = feed.follow(None)
+    await anext(watcher)
     feed.look()
     await asyncio.sleep(0.05)
+    yield log, feed, watcher
+    await watcher.aclose()  # type: ignore[attr-defined]
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -101,19 +109,14 @@ def test_every_event_is_heard_once_and_in_order_however_it_is_told(data: st.Data
 
 def test_what_the_answers_bring_without_a_gap_is_not_read_from_the_database() -> None:
     async def go() -> None:
-        log = Log(4)
-        feed = Feed(log)  # type: ignore[arg-type]
-        watcher = feed.follow(None)
-        await anext(watcher)
-        await looked(feed)
-        reads, gone = log.reads, []  # type: ignore[var-annotated]
-        for number in range(5, 25):
-            log.durable = number
-            feed.told(number, [row(number)])
-            await heard(watcher, number, gone)
-        assert gone == list(range(5, 25))
-        assert log.reads == reads
-        await watcher.aclose()
+        async with watching(4) as (log, feed, watcher):
+            reads, gone = log.reads, []  # type: ignore[var-annotated]
+            for number in range(5, 25):
+                log.durable = number
+                feed.told(number, [row(number)])
+                await heard(watcher, number, gone)
+            assert gone == list(range(5, 25))
+            assert log.reads == reads
 
     asyncio.run(go())
 
@@ -122,82 +125,63 @@ def test_an_event_that_was_not_brought_is_read_at_once_where_there_is_one_and_so
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def go() -> None:
-        log = Log()
-        feed = Feed(log)  # type: ignore[arg-type]
-        watcher = feed.follow(None)
-        await anext(watcher)
-        await looked(feed)
-        gone: list[int] = []
-        log.durable = 2
-        feed.told(2, [row(2)])  # and the first was another door's
-        await heard(watcher, 2, gone)
-        log.durable = 4
-        feed.told(2, [row(4)])  # the third was another's, and the answer knew of no newer event than before
-        await heard(watcher, 4, gone)
-        log.durable = 5
-        feed.look()
-        await heard(watcher, 5, gone)
-        monkeypatch.setattr(feed_module, "POLL_S", 0.05)
-        feed.look()
-        log.durable = 6  # nobody says so
-        await heard(watcher, 6, gone)
-        assert gone == [1, 2, 3, 4, 5, 6]
-        await watcher.aclose()
+        async with watching() as (log, feed, watcher):
+            gone: list[int] = []
+            log.durable = 2
+            feed.told(2, [row(2)])  # and the first was another door's
+            await heard(watcher, 2, gone)
+            log.durable = 4
+            feed.told(2, [row(4)])  # the third was another's, and the answer knew of no newer event than before
+            await heard(watcher, 4, gone)
+            log.durable = 5
+            feed.look()
+            await heard(watcher, 5, gone)
+            monkeypatch.setattr(feed_module, "POLL_S", 0.05)
+            feed.look()
+            log.durable = 6  # nobody says so
+            await heard(watcher, 6, gone)
+            assert gone == [1, 2, 3, 4, 5, 6]
 
     asyncio.run(go())
 
 
 def test_a_database_that_was_away_is_read_when_it_is_back() -> None:
     async def go() -> None:
-        log = Log()
-        feed = Feed(log)  # type: ignore[arg-type]
-        watcher = feed.follow(None)
-        await anext(watcher)
-        await looked(feed)
-        log.fails, log.durable = True, 2
-        feed.told(2, [])
-        await asyncio.sleep(0.05)
-        log.fails = False
-        feed.look()
-        await heard(watcher, 2, gone := [])
-        assert gone == [1, 2]
-        await watcher.aclose()
+        async with watching() as (log, feed, watcher):
+            log.fails, log.durable = True, 2
+            feed.told(2, [])
+            await asyncio.sleep(0.05)
+            log.fails = False
+            feed.look()
+            await heard(watcher, 2, gone := [])
+            assert gone == [1, 2]
 
     asyncio.run(go())
 
 
 def test_more_than_one_read_holds_is_read_on_at_once() -> None:
     async def go() -> None:
-        log = Log()
-        feed = Feed(log)  # type: ignore[arg-type]
-        watcher = feed.follow(None)
-        await anext(watcher)
-        log.durable = 2 * feed_module.READ + 5
-        feed.look()
-        await heard(watcher, log.durable, gone := [])
-        assert gone == list(range(1, log.durable + 1))
-        await watcher.aclose()
+        async with watching() as (log, feed, watcher):
+            log.durable = 2 * feed_module.READ + 5
+            feed.look()
+            await heard(watcher, log.durable, gone := [])
+            assert gone == list(range(1, log.durable + 1))
 
     asyncio.run(go())
 
 
 def test_what_is_told_while_the_database_does_not_answer_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     async def go() -> None:
-        log = Log()
-        feed = Feed(log)  # type: ignore[arg-type]
-        monkeypatch.setattr(feed_module, "KEPT", 100)
-        watcher = feed.follow(None)
-        await anext(watcher)
-        await looked(feed)
-        log.fails = True
-        feed.told(1, [])
-        await asyncio.sleep(0.05)
-        for number in range(3, 503):
-            feed.told(number, [row(number)])
-            assert len(feed._told) <= 100
-        log.fails, log.durable = False, 502
-        await heard(watcher, 502, gone := [])
-        assert gone == list(range(1, 503))
-        await watcher.aclose()
+        async with watching() as (log, feed, watcher):
+            monkeypatch.setattr(feed_module, "KEPT", 100)
+            log.fails = True
+            feed.told(1, [])
+            await asyncio.sleep(0.05)
+            for number in range(3, 503):
+                feed.told(number, [row(number)])
+                assert len(feed._told) <= 100
+            log.fails, log.durable = False, 502
+            await heard(watcher, 502, gone := [])
+            assert gone == list(range(1, 503))
 
     asyncio.run(go())
