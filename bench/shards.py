@@ -16,7 +16,7 @@ from bench.ingest import SIZE, TAGS, checked, new_workload, row
 from bench.system import System, started
 from bench.workload import Workload, deliver
 from services.lines import Lines
-from services.tag_ids import shards_of
+from services.tag_ids import TagIds, shards_of
 
 ONE, MANY = 1, 4
 CALL = 12
@@ -48,7 +48,7 @@ class _Sent:
 
 def _dealt(ids: list[str], batch: Batch, shards: int) -> list[Part]:
     """A delivery's readings by shard."""
-    shard_of_tag = np.asarray(shards_of(ids, shards))
+    shard_of_tag = shards_of(TagIds.of(ids), shards)
     parts = []
     for shard in range(shards):
         rows = np.flatnonzero(shard_of_tag[batch.tag] == shard)

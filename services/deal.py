@@ -11,30 +11,31 @@ import numpy.typing as npt
 from actors.rules import readings
 from actors.rules._compile import compiled, frozen
 from actors.rules.readings import Batch
+from services.tag_ids import TagIds
 
 I8 = npt.NDArray[np.int64]
 I4 = npt.NDArray[np.int32]
 F8 = npt.NDArray[np.float64]
 
 
-def together(messages: Sequence[tuple[Sequence[str], Batch]]) -> tuple[Sequence[str], Batch]:
+def together(messages: Sequence[tuple[TagIds, Batch]]) -> tuple[TagIds, Batch]:
     """All readings as one batch in the order of the messages, over one table of ids (which may name an id more than once)."""
     if len(messages) == 1:
         ids_of_one, batch = messages[0]
         return ids_of_one, replace(batch, values=np.ascontiguousarray(batch.values))
-    ids: list[str] = []
+    tables: dict[int, tuple[int, TagIds]] = {}  # and where each begins: messages that were decoded together have the same
     batches = []
-    begins: dict[int, int] = {}  # of each table of ids: messages that were decoded together have the same
+    end = 0
     for its_ids, batch in messages:
-        begin = begins.setdefault(id(its_ids), len(ids))
-        if begin == len(ids):
-            ids.extend(its_ids)
+        begin, _ = tables.setdefault(id(its_ids), (end, its_ids))
+        if begin == end:
+            end += len(its_ids)
         moved = batch.tag + np.int32(begin) if begin else batch.tag
         batches.append(Batch(moved, batch.sensed_us, batch.boot, batch.sequence, batch.codes, batch.values))
-    return ids, readings.concatenate(batches)
+    return TagIds.concatenate([table for _, table in tables.values()]), readings.concatenate(batches)
 
 
-def split(ids: Sequence[str], batch: Batch, shard_of_tag: npt.NDArray[np.int32]) -> list[tuple[int, bytes, Batch, I8 | slice]]:
+def split(ids: TagIds, batch: Batch, shard_of_tag: npt.NDArray[np.int32]) -> list[tuple[int, bytes, Batch, I8 | slice]]:
     """(shard, its ids joined by line ends, its readings, which rows these are) for each shard that has any."""
     n, many = len(batch), len(batch.codes)
     shards = int(shard_of_tag.max(initial=0)) + 1
@@ -55,7 +56,7 @@ def split(ids: Sequence[str], batch: Batch, shard_of_tag: npt.NDArray[np.int32])
         low, high = int(rows_of[shard]), int(rows_of[shard + 1])
         mine = values[many * low : many * high].reshape(many, high - low)
         part = Batch(tag[low:high], times[0, low:high], times[1, low:high], times[2, low:high], batch.codes, mine)
-        names = "\n".join([ids[at] for at in chosen[ids_of[shard] : ids_of[shard + 1]].tolist()]).encode()
+        names = ids.subset(chosen[ids_of[shard] : ids_of[shard + 1]]).lines()
         parts.append((shard, names, part, rows[low:high]))
     return parts
 

@@ -30,7 +30,7 @@ from actors.rules.readings import Batch
 from services.admission import Admission
 from services.deal import split, together
 from services.shards import PATIENCE_S, Backoff, Shards, meaning_of, now_us
-from services.tag_ids import shards_of
+from services.tag_ids import TagIds, shards_of
 from services.turns import Turns
 
 U1 = npt.NDArray[np.uint8]
@@ -65,7 +65,7 @@ class Outcome(NamedTuple):
 class _Message:
     """A message that waits for its outcome. `until` is monotonic."""
 
-    ids: Sequence[str]
+    ids: TagIds
     batch: Batch
     until: float
     answer: asyncio.Future[Outcome | None]
@@ -164,7 +164,7 @@ class Gatherer:
         for lane in self._lanes:
             lane.close()
 
-    async def ingest(self, ids: Sequence[str], batch: Batch, remaining_s: float | None = None, source: str = "") -> Outcome:
+    async def ingest(self, ids: TagIds, batch: Batch, remaining_s: float | None = None, source: str = "") -> Outcome:
         """`take`, and wait."""
         outcome = await self.take(ids, batch, remaining_s, source)
         assert outcome is not None
@@ -172,7 +172,7 @@ class Gatherer:
 
     def take(
         self,
-        ids: Sequence[str],
+        ids: TagIds,
         batch: Batch,
         remaining_s: float | None = None,
         source: str = "",
@@ -442,4 +442,5 @@ class _Lane:
 def warm_up() -> None:
     """Compile (or load from the cache) what the first message would otherwise wait for."""
     one = np.zeros(1, np.int64)
-    split(["t"], Batch(np.zeros(1, np.int32), one, one, one, (0,), np.zeros((1, 1))), shards_of(["t"], 1))
+    ids = TagIds.of(["t"])
+    split(ids, Batch(np.zeros(1, np.int32), one, one, one, (0,), np.zeros((1, 1))), shards_of(ids, 1))

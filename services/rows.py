@@ -16,7 +16,9 @@ import numba as nb
 import numpy as np
 import numpy.typing as npt
 
+from actors.rules._compile import frozen
 from actors.rules.readings import COLUMNS, F8, I4, I8, LATITUDE, LONGITUDE, NO_SEQUENCE, U1
+from services.tag_ids import TagIds
 from waybill.v1 import telemetry_pb2
 
 B1 = npt.NDArray[np.bool_]
@@ -36,7 +38,7 @@ _NOTHING = np.zeros(0, np.uint8)
 class Rows(NamedTuple):
     """Rows as columns: `tag` indexes `ids`; values and present are (len(codes), n)."""
 
-    ids: list[str]
+    ids: TagIds
     tag: I4
     sensed_us: I8
     boot: I8
@@ -68,11 +70,11 @@ def read_together(messages: Sequence[bytes], rows_max: int) -> Together:
     mask = _read_all(buffer, places, start, length, times.view(np.uint8), values.view(np.uint8), present)
     told = places.tolist()
     try:
-        rows = _columns(raw, buffer, start, length, times, mask, values, present)
+        rows = _columns(buffer, start, length, times, mask, values, present)
         batch_ids = [raw[one[0] : one[1]].decode() if one[_READ] else None for one in told]
     except UnicodeDecodeError:
         if len(messages) == 1:
-            return Together([None], [0, 0], _columns(b"", _NOTHING, *_empty(0)[:3], 0, *_empty(0)[3:]))
+            return Together([None], [0, 0], _columns(_NOTHING, *_empty(0)[:3], 0, *_empty(0)[3:]))
         return _one_by_one(messages, rows_max)
     return Together(batch_ids, [*(one[_FIRST] for one in told), total], rows)
 
@@ -91,7 +93,7 @@ def read_parsed(rows: telemetry_pb2.ReadingRows) -> Rows:
     mask = _read(buffer, 0, len(raw), False, 0, len(rows.readings), start, length, times.view(np.uint8), values.view(np.uint8), present)
     if mask < 0:
         raise AssertionError("protobuf gave an encoding that the row reader does not follow")
-    return _columns(raw, buffer, start, length, times, mask, values, present)
+    return _columns(buffer, start, length, times, mask, values, present)
 
 
 def _empty(n: int) -> tuple[I4, I4, I8, F8, B1]:
@@ -103,15 +105,16 @@ def _empty(n: int) -> tuple[I4, I4, I8, F8, B1]:
     return places[0], places[1], times, values, np.zeros((len(COLUMNS), n), np.bool_)
 
 
-def _columns(raw: bytes, buffer: U1, start: I4, length: I4, times: I8, mask: int, values: F8, present: B1) -> Rows:
+def _columns(buffer: U1, start: I4, length: I4, times: I8, mask: int, values: F8, present: B1) -> Rows:
     n = len(start)
     size = 16
     while size < 2 * n:
         size *= 2
     tag, first = np.empty(n, np.int32), np.empty(n, np.int32)
     many = _same_ids(buffer, start, length, np.full(size, -1, np.int32), tag, first)
-    begin = start[first[:many]]
-    ids = [raw[a:b].decode() for a, b in zip(begin.tolist(), (begin + length[first[:many]]).tolist(), strict=True)]
+    begin = start[first[:many]].astype(np.int64)
+    ids = TagIds(frozen(buffer), begin, begin + length[first[:many]]).compact()
+    ids.text.tobytes().decode()  # what is no UTF-8 is protobuf's to judge
     codes = [code for code in range(len(COLUMNS)) if mask >> code & 1]
     return Rows(ids, tag, times[0], times[1], times[2], tuple(codes), values[codes], present[codes])
 

@@ -1,17 +1,19 @@
-"""Tag ids by the message: which are well formed, and which shard each lives in.
+"""The tag ids of a message as the bytes that they came in: which are well formed, which shard each lives in, and on to that shard.
 
-In Python that costs a microsecond an id, and remembering the outcome half a kilobyte of memory a tag. So a compiled walk over the bytes
-of all ids, joined by line ends, does it anew for every message and nothing is remembered. What the walk cannot tell, Python does.
+In Python each of these costs a fraction of a microsecond an id, and remembering the outcome half a kilobyte of memory a tag. So compiled
+walks over the bytes do it anew for every message, nothing is remembered, and no id becomes a string of its own but to be spoken of.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from actors.directory import shard_of
-from actors.rules._compile import compiled
+from actors.rules._compile import compiled, frozen
 from actors.rules.readings import I4, I8, U1
 
 TAG_ID_MAX = 64
@@ -43,57 +45,129 @@ def valid_tag_id(tag_id: str) -> str:
     return ""
 
 
-def malformed(tag_ids: Sequence[str]) -> dict[int, str]:
+@dataclass(frozen=True, slots=True, eq=False)
+class TagIds:
+    """Some ids: id k is `text`, UTF-8, from begins[k] to ends[k]. What lies between two ids belongs to none."""
+
+    text: U1
+    begins: I8
+    ends: I8
+
+    @classmethod
+    def of(cls, ids: Iterable[str]) -> TagIds:
+        """From strings."""
+        strings = list(ids)
+        raw = "\n".join(strings).encode()
+        if raw.count(b"\n") == len(strings) - 1:
+            text = frozen(np.frombuffer(raw, np.uint8))
+            begins, ends = _lines(text, len(strings))
+            return cls(text, begins, ends)
+        encoded = [one.encode() for one in strings]
+        ends = np.cumsum([len(one) for one in encoded], dtype=np.int64)
+        begins = np.concatenate([np.zeros(min(1, len(ends)), np.int64), ends[:-1]])
+        return cls(frozen(np.frombuffer(b"".join(encoded), np.uint8)), begins, ends)
+
+    @classmethod
+    def concatenate(cls, tables: Sequence[TagIds]) -> TagIds:
+        """One table after the other."""
+        if len(tables) == 1:
+            return tables[0]
+        offsets = np.cumsum([0, *(len(one.text) for one in tables)])[:-1].tolist()
+        return cls(
+            frozen(np.concatenate([one.text for one in tables])),
+            np.concatenate([one.begins + offset for one, offset in zip(tables, offsets, strict=True)]),
+            np.concatenate([one.ends + offset for one, offset in zip(tables, offsets, strict=True)]),
+        )
+
+    def __len__(self) -> int:
+        return len(self.begins)
+
+    def __getitem__(self, index: int) -> str:
+        return self.text[self.begins[index] : self.ends[index]].tobytes().decode()
+
+    def subset(self, chosen: npt.NDArray[Any]) -> TagIds:
+        """The ids of these indices, in their order."""
+        return TagIds(self.text, self.begins[chosen], self.ends[chosen])
+
+    def compact(self) -> TagIds:
+        """The same, without what may lie around them."""
+        sizes = self.ends - self.begins
+        ends = np.cumsum(sizes + 1) - 1
+        return TagIds(frozen(_joined(self.text, self.begins, self.ends)), ends - sizes, ends)
+
+    def lines(self) -> bytes:
+        """All of them, joined by line ends. Of use where none holds one, as is the rule for those that are well formed."""
+        return _joined(self.text, self.begins, self.ends).tobytes()
+
+
+def malformed(ids: TagIds) -> dict[int, str]:
     """The rule that a tag id breaks, by its index, for those that break one (`valid_tag_id`)."""
-    raw = _lines(tag_ids)
-    doubtful = range(len(tag_ids)) if raw is None else np.flatnonzero(_doubtful(raw, len(tag_ids))).tolist()
-    return {index: rule for index in doubtful if (rule := valid_tag_id(tag_ids[index]))}
+    doubtful = np.flatnonzero(_doubtful(ids.text, ids.begins, ids.ends)).tolist()
+    return {index: rule for index in doubtful if (rule := valid_tag_id(ids[index]))}
 
 
-def shards_of(tag_ids: Sequence[str], shards: int) -> I4:
+def shards_of(ids: TagIds, shards: int) -> I4:
     """The shard of each id (`actors.directory.shard_of`)."""
-    raw = _lines(tag_ids)
-    if raw is None:
-        return np.array([shard_of(tag_id, shards) for tag_id in tag_ids], np.int32)
-    return _shards(raw, len(tag_ids), shards)
-
-
-def _lines(tag_ids: Sequence[str]) -> U1 | None:
-    """The ids, a line each without an end to the last; None where there is none or a line end within one."""
-    raw = "\n".join(tag_ids).encode()
-    return np.frombuffer(raw, np.uint8) if raw.count(b"\n") == len(tag_ids) - 1 else None
+    return _shards(ids.text, ids.begins, ids.ends, shards)
 
 
 @compiled
-def _doubtful(raw: U1, lines: int) -> U1:
-    """1 for each line that is not surely well formed: printable ASCII without blanks at the ends surely is."""
-    doubtful = np.zeros(lines, np.uint8)
-    line, start, good = 0, 0, True
-    for at in range(len(raw) + 1):
-        if at == len(raw) or raw[at] == _LINE_END:
-            if not good or at == start or at - start > TAG_ID_MAX or raw[start] == _BLANK or raw[at - 1] == _BLANK:
-                doubtful[line] = 1
-            line, start, good = line + 1, at + 1, True
-        elif raw[at] < _BLANK or raw[at] > _LAST_PRINTABLE:
-            good = False
+def _lines(text: U1, lines: int) -> tuple[I8, I8]:
+    """Where each line begins and ends; the last has no line end."""
+    begins, ends = np.zeros(lines, np.int64), np.full(lines, len(text), np.int64)
+    line = 0
+    for at in range(len(text)):
+        if text[at] == _LINE_END:
+            ends[line] = at
+            line += 1
+            begins[line] = at + 1
+    return begins, ends
+
+
+@compiled
+def _joined(text: U1, begins: I8, ends: I8) -> U1:
+    size = max(len(begins) - 1, 0)
+    for k in range(len(begins)):
+        size += ends[k] - begins[k]
+    joined, at = np.empty(size, np.uint8), 0
+    for k in range(len(begins)):
+        if k:
+            joined[at] = _LINE_END
+            at += 1
+        for place in range(begins[k], ends[k]):
+            joined[at] = text[place]
+            at += 1
+    return joined
+
+
+@compiled
+def _doubtful(text: U1, begins: I8, ends: I8) -> U1:
+    """1 for each id that is not surely well formed: printable ASCII without blanks at the ends surely is."""
+    doubtful = np.zeros(len(begins), np.uint8)
+    for k in range(len(begins)):
+        begin, end = begins[k], ends[k]
+        good = 0 < end - begin <= TAG_ID_MAX and text[begin] != _BLANK and text[end - 1] != _BLANK
+        for at in range(begin, end):
+            good = good and _BLANK <= text[at] <= _LAST_PRINTABLE
+        doubtful[k] = not good
     return doubtful
 
 
 @compiled
-def _shards(raw: U1, lines: int, shards: int) -> I4:
-    """CRC-32 of each line modulo the number of shards."""
-    found = np.empty(lines, np.int32)
-    line, crc = 0, _ALL_BITS
-    for at in range(len(raw) + 1):
-        if at == len(raw) or raw[at] == _LINE_END:
-            found[line] = (crc ^ _ALL_BITS) % shards
-            line, crc = line + 1, _ALL_BITS
-        else:
-            crc = int(_CRC[(crc ^ int(raw[at])) & 0xFF]) ^ (crc >> 8)
+def _shards(text: U1, begins: I8, ends: I8, shards: int) -> I4:
+    """CRC-32 of each id modulo the number of shards."""
+    found = np.empty(len(begins), np.int32)
+    for k in range(len(begins)):
+        crc = _ALL_BITS
+        for at in range(begins[k], ends[k]):
+            crc = int(_CRC[(crc ^ int(text[at])) & 0xFF]) ^ (crc >> 8)
+        found[k] = (crc ^ _ALL_BITS) % shards
     return found
 
 
 def warm_up() -> None:
     """Compile (or load from the cache) what the first message would otherwise wait for."""
-    malformed(["t"])
-    shards_of(["t"], 1)
+    one = TagIds.of(["t"])
+    malformed(one)
+    shards_of(one, 1)
+    one.lines()

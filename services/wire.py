@@ -19,7 +19,7 @@ from actors.rules import readings
 from actors.rules.errors import InvalidArgument
 from actors.rules.readings import COLUMNS, LATITUDE, LONGITUDE, NO_SEQUENCE, POSITION, Batch, Refusal
 from services import rows as row_reader
-from services.tag_ids import malformed
+from services.tag_ids import TagIds, malformed
 from waybill.v1 import common_pb2, telemetry_pb2
 
 B1 = npt.NDArray[np.bool_]
@@ -53,7 +53,7 @@ class Decoded:
     """
 
     batch_id: str
-    ids: list[str]
+    ids: TagIds
     batch: Batch
     rows: I8
     total: int
@@ -118,7 +118,7 @@ def _parts(together: row_reader.Together, received_us: int) -> list[Decoded | In
             used, tag = np.unique(batch.tag, return_inverse=True)
             batch = replace(batch, tag=tag.astype(np.int32))
             present = np.ascontiguousarray(rows.present[:, mine])
-            parts.append(_checked(batch_id, [rows.ids[at] for at in used.tolist()], batch, present, None, received_us))
+            parts.append(_checked(batch_id, rows.ids.subset(used), batch, present, None, received_us))
     return parts
 
 
@@ -167,7 +167,7 @@ def _named(batch_id: str) -> None:
 
 
 def _checked(
-    batch_id: str, ids: list[str], batch: Batch, present: B1, unknown_tag: npt.NDArray[Any] | None, received_us: int
+    batch_id: str, ids: TagIds, batch: Batch, present: B1, unknown_tag: npt.NDArray[Any] | None, received_us: int
 ) -> Decoded:  # fmt: skip
     """The good readings, and what is said of the others."""
     refusals, ok = readings.check(batch, received_us, present, REFUSALS_MAX)
@@ -180,7 +180,7 @@ def _checked(
 
 
 def _with_wrong_tags(
-    ids: Sequence[str], batch: Batch, refusals: list[Refusal], ok: B1, wrong_ids: dict[int, str], unknown_tag: npt.NDArray[Any] | None
+    ids: TagIds, batch: Batch, refusals: list[Refusal], ok: B1, wrong_ids: dict[int, str], unknown_tag: npt.NDArray[Any] | None
 ) -> tuple[list[Refusal], B1]:
     """What a reading's tag breaks comes before what its values break. Of each kind the first REFUSALS_MAX are explained."""
     found: dict[int, Refusal] = {refusal.row: refusal for refusal in refusals}
@@ -203,7 +203,7 @@ def _sized(n: int) -> None:
         raise InvalidArgument(f"a message carries at most {READINGS_MAX} readings", field="payload", value=n)
 
 
-def _from_columns(message: telemetry_pb2.ReadingColumns) -> tuple[list[str], Batch, B1, npt.NDArray[Any] | None]:
+def _from_columns(message: telemetry_pb2.ReadingColumns) -> tuple[TagIds, Batch, B1, npt.NDArray[Any] | None]:
     sensed_us = np.array(message.sensed_at_us)
     n = len(sensed_us)
     _sized(n)
@@ -227,7 +227,7 @@ def _from_columns(message: telemetry_pb2.ReadingColumns) -> tuple[list[str], Bat
     for k, code in enumerate(codes):
         place, column = by_code[code]
         _fill(column, values[k], present[k], f"columns.columns[{place}]")
-    return list(message.tag_ids), Batch(tag, sensed_us, boot, sequence, codes, values), present, beyond
+    return TagIds.of(message.tag_ids), Batch(tag, sensed_us, boot, sequence, codes, values), present, beyond
 
 
 def _column(field: Any, n: int, name: str) -> npt.NDArray[Any]:

@@ -21,6 +21,7 @@ from actors.rules.readings import ACCEPTED, DUPLICATE, Batch
 from services.admission import Admission
 from services.gather import CALLS_IN_FLIGHT, Gatherer
 from services.shards import now_us
+from services.tag_ids import TagIds
 from services.turns import Turns
 
 N = 3
@@ -86,7 +87,7 @@ def batch(tags: list[int], start_us: int = 0) -> Batch:
     return Batch(np.array(tags, np.int32), np.arange(n) + start_us, none, none, (0,), np.arange(float(n)).reshape(1, n))
 
 
-IDS = [f"tag-{i}" for i in range(20)]
+IDS = TagIds.of(f"tag-{i}" for i in range(20))
 
 
 def run(work: Callable[[Gatherer, Shards], Awaitable[Any]], **given: Any) -> Any:
