@@ -250,6 +250,7 @@ def door_config(settings: Settings, ray_address: str) -> dict[str, Any]:
         "gather_ms": settings.gather_ms,
         "in_flight_bytes": settings.in_flight_bytes,
         "queue_s": settings.queue_s,
+        "unread_bytes": settings.unread_bytes,
         "log_level": settings.log_level,
     }
 

@@ -90,6 +90,13 @@ class Settings(BaseModel):
     queue_s: Seconds = Field(
         0.25, description="Readings that would wait longer than this in a door (at its rate of late) are refused: RESOURCE_EXHAUSTED."
     )
+    unread_bytes: int = Field(
+        64 << 10,
+        ge=16 << 10,
+        le=16 << 20,
+        description="Bytes of one stream that a door has not read yet and the sender may be ahead with; beyond, sending waits. "
+        "A gateway with much to send over a line with a long delay is faster with more: its bytes a second times the delay.",
+    )
     ring_bytes: Bytes = Field(64 << 20, description="Recent readings that each shard keeps in memory.")
     snapshot_readings: int = Field(
         1_000_000,

@@ -112,6 +112,7 @@ class Config:
     gather_ms: float = 40.0
     in_flight_bytes: int = 256 << 20
     queue_s: float = 0.25
+    unread_bytes: int = 64 << 10
     spare: bool = False
     log_level: str = "INFO"
 
@@ -238,6 +239,8 @@ def _options(config: Config) -> list[tuple[str, Any]]:
         ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
         ("grpc.max_send_message_length", -1),
         ("grpc.max_concurrent_streams", STREAMS_MAX),
+        ("grpc.http2.lookahead_bytes", config.unread_bytes),
+        ("grpc.http2.bdp_probe", 0),  # else the more waits unread the more may
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.keepalive_permit_without_calls", 1),

@@ -21,27 +21,41 @@ from waybill.v1 import telemetry_pb2, telemetry_pb2_grpc
 MESSAGES_AT_ONCE = 64
 BYTES_AT_ONCE = 32 << 20
 """What is worked on of one stream; past either the stream is not read."""
+READY_MAX = 16
+"""Answers that could go out, of one stream; past it they go first, and the stream is not read: what it would bring would wait for them."""
 SERIES_ROWS = 10_000
 """Rows in a message of a series."""
 
 
 class _Room:
-    """A bound on the bytes of one stream that are worked on; one message always fits."""
+    """A bound on what is worked on of one stream; one message always fits."""
 
     def __init__(self) -> None:
         self._bytes = 0
+        self._ready = 0
+        self._sending = False
         self._freed = asyncio.Event()
 
     async def take(self, size: int) -> None:
         """Wait until there is room for `size` bytes."""
-        while self._bytes and self._bytes + size > BYTES_AT_ONCE:
+        while (self._bytes and self._bytes + size > BYTES_AT_ONCE) or (self._sending and self._ready > READY_MAX):
             self._freed.clear()
             await self._freed.wait()
         self._bytes += size
 
+    def ready(self, _: object) -> None:
+        """There is one answer more."""
+        self._ready += 1
+
+    def send(self) -> None:
+        """An answer goes out."""
+        self._sending = True
+
     def give_back(self, size: int) -> None:
-        """A message of `size` bytes is answered."""
+        """It is out, and a message of `size` bytes is answered."""
         self._bytes -= size
+        self._ready -= 1
+        self._sending = False
         self._freed.set()
 
 
@@ -77,6 +91,7 @@ class Telemetry(telemetry_pb2_grpc.TelemetryServiceServicer):
                     given = self._intake.put(raw, left(context), source, stream)
                     working.add(given.outcome)
                     given.outcome.add_done_callback(working.discard)
+                    given.outcome.add_done_callback(room.ready)
                     await answers.put(given)
             except asyncio.CancelledError:
                 if not self._closing:
@@ -92,7 +107,9 @@ class Telemetry(telemetry_pb2_grpc.TelemetryServiceServicer):
             reader.cancel()
         try:
             while isinstance(given := await answers.get(), Given):
-                yield await _answered(given)
+                answer = await _answered(given)
+                room.send()
+                yield answer
                 room.give_back(given.size)
             if given is not None:
                 raise given
