@@ -40,7 +40,8 @@ WAITING_BYTES_MAX = 256 << 20
 class Given:
     """A message that was given in. `outcome`: None where it has no good reading; raises DomainError, and Garbage where the bytes are no
     message. `since`: when it came, monotonic; `streamed`: on a stream. `decoded` is there before the outcome; then `raw`, of `size` bytes,
-    is let go. Of one that is refused only its `batch_id` is kept: it may wait for a long time until it may be answered.
+    is let go. Of one that is refused only its `batch_id` is kept: it may wait for a long time until it may be answered. `ended`: when the
+    outcome was there, monotonic, where somebody has `end` told.
     """
 
     raw: bytes
@@ -53,6 +54,11 @@ class Given:
     streamed: bool = False
     decoded: wire.Decoded | None = None
     batch_id: str = ""
+    ended: float = math.inf
+
+    def end(self, _: object) -> None:
+        """The outcome is there."""
+        self.ended = time.monotonic()
 
     def refuse(self, error: DomainError) -> None:
         """It is not taken."""

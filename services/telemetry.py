@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import numpy as np
@@ -21,8 +22,8 @@ from waybill.v1 import telemetry_pb2, telemetry_pb2_grpc
 MESSAGES_AT_ONCE = 64
 BYTES_AT_ONCE = 32 << 20
 """What is worked on of one stream; past either the stream is not read."""
-READY_MAX = 16
-"""Answers that could go out, of one stream; past it they go first, and the stream is not read: what it would bring would wait for them."""
+READY_S = 0.05
+"""Where an answer of a stream could have gone out for so long, answers go first: what would be read would wait for them."""
 SERIES_ROWS = 10_000
 """Rows in a message of a series."""
 
@@ -32,30 +33,29 @@ class _Room:
 
     def __init__(self) -> None:
         self._bytes = 0
-        self._ready = 0
-        self._sending = False
+        self._sending: Given | None = None
         self._freed = asyncio.Event()
 
     async def take(self, size: int) -> None:
         """Wait until there is room for `size` bytes."""
-        while (self._bytes and self._bytes + size > BYTES_AT_ONCE) or (self._sending and self._ready > READY_MAX):
+        while (self._bytes and self._bytes + size > BYTES_AT_ONCE) or self._behind:
             self._freed.clear()
             await self._freed.wait()
         self._bytes += size
 
-    def ready(self, _: object) -> None:
-        """There is one answer more."""
-        self._ready += 1
+    @property
+    def _behind(self) -> bool:
+        """Whether answers wait for answers; not where they wait for one that a shard has yet to give."""
+        return self._sending is not None and time.monotonic() - self._sending.ended > READY_S
 
-    def send(self) -> None:
-        """An answer goes out."""
-        self._sending = True
+    def send(self, given: Given) -> None:
+        """A message's answer goes out."""
+        self._sending = given
 
-    def give_back(self, size: int) -> None:
-        """It is out, and a message of `size` bytes is answered."""
-        self._bytes -= size
-        self._ready -= 1
-        self._sending = False
+    def sent(self, given: Given) -> None:
+        """It is out."""
+        self._sending = None
+        self._bytes -= given.size
         self._freed.set()
 
 
@@ -91,7 +91,7 @@ class Telemetry(telemetry_pb2_grpc.TelemetryServiceServicer):
                     given = self._intake.put(raw, left(context), source, stream)
                     working.add(given.outcome)
                     given.outcome.add_done_callback(working.discard)
-                    given.outcome.add_done_callback(room.ready)
+                    given.outcome.add_done_callback(given.end)
                     await answers.put(given)
             except asyncio.CancelledError:
                 if not self._closing:
@@ -108,9 +108,9 @@ class Telemetry(telemetry_pb2_grpc.TelemetryServiceServicer):
         try:
             while isinstance(given := await answers.get(), Given):
                 answer = await _answered(given)
-                room.send()
+                room.send(given)
                 yield answer
-                room.give_back(given.size)
+                room.sent(given)
             if given is not None:
                 raise given
         finally:
