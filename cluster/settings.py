@@ -94,8 +94,8 @@ class Settings(BaseModel):
         64 << 10,
         ge=16 << 10,
         le=16 << 20,
-        description="Bytes of one stream that a door has not read yet and the sender may be ahead with; beyond, sending waits. "
-        "A gateway with much to send over a line with a long delay is faster with more: its bytes a second times the delay.",
+        description="Bytes that a sender may be ahead of what a door has read of its stream; beyond, sending waits. One connection moves "
+        "about as many in a round trip: where much comes over a long line, give its bytes a second times its round trip.",
     )
     ring_bytes: Bytes = Field(64 << 20, description="Recent readings that each shard keeps in memory.")
     snapshot_readings: int = Field(

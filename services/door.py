@@ -240,7 +240,7 @@ def _options(config: Config) -> list[tuple[str, Any]]:
         ("grpc.max_send_message_length", -1),
         ("grpc.max_concurrent_streams", STREAMS_MAX),
         ("grpc.http2.lookahead_bytes", config.unread_bytes),
-        ("grpc.http2.bdp_probe", 0),  # else the more waits unread the more may
+        ("grpc.http2.bdp_probe", 0),  # else the transport raises that bound by itself, to megabytes
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.keepalive_permit_without_calls", 1),

@@ -41,7 +41,7 @@ class Given:
     """A message that was given in. `outcome`: None where it has no good reading; raises DomainError, and Garbage where the bytes are no
     message. `since`: when it came, monotonic; `streamed`: on a stream. `decoded` is there before the outcome; then `raw`, of `size` bytes,
     is let go. Of one that is refused only its `batch_id` is kept: it may wait for a long time until it may be answered. `ended`: when the
-    outcome was there, monotonic, where somebody has `end` told.
+    outcome came, monotonic; inf before.
     """
 
     raw: bytes
@@ -56,8 +56,10 @@ class Given:
     batch_id: str = ""
     ended: float = math.inf
 
-    def end(self, _: object) -> None:
-        """The outcome is there."""
+    def __post_init__(self) -> None:
+        self.outcome.add_done_callback(self._end)
+
+    def _end(self, _: object) -> None:
         self.ended = time.monotonic()
 
     def refuse(self, error: DomainError) -> None:

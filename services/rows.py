@@ -32,7 +32,7 @@ _TAG_ID, _SENSED, _BOOT, _SEQUENCE = 1, 2, 3, 4
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _ID, _ID_END, _BODY, _BODY_END, _MANY, _FIRST, _READ, _PLACES = range(8)
 """Of a message: where its batch id and its rows begin and end, how many rows, the line of its first row, whether it is read."""
-_NOTHING = np.zeros(0, np.uint8)
+_NOTHING = frozen(np.zeros(0, np.uint8))
 
 
 class Rows(NamedTuple):
@@ -113,8 +113,8 @@ def _columns(buffer: U1, start: I4, length: I4, times: I8, mask: int, values: F8
     tag, first = np.empty(n, np.int32), np.empty(n, np.int32)
     many = _same_ids(buffer, start, length, np.full(size, -1, np.int32), tag, first)
     begin = start[first[:many]].astype(np.int64)
-    ids = TagIds(frozen(buffer), begin, begin + length[first[:many]]).compact()
-    ids.text.tobytes().decode()  # what is no UTF-8 is protobuf's to judge
+    ids = TagIds(buffer, begin, begin + length[first[:many]]).compact()
+    ids.text.tobytes().decode()  # raises where one is no UTF-8: protobuf's to judge
     codes = [code for code in range(len(COLUMNS)) if mask >> code & 1]
     return Rows(ids, tag, times[0], times[1], times[2], tuple(codes), values[codes], present[codes])
 

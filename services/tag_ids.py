@@ -1,7 +1,8 @@
 """The tag ids of a message as the bytes that they came in: which are well formed, which shard each lives in, and on to that shard.
 
 In Python each of these costs a fraction of a microsecond an id, and remembering the outcome half a kilobyte of memory a tag. So compiled
-walks over the bytes do it anew for every message, nothing is remembered, and no id becomes a string of its own but to be spoken of.
+walks over the bytes do it anew for every message, and nothing is remembered. An id becomes a string where Python has to judge it (it is
+not plain ASCII), and to be spoken of.
 """
 
 from __future__ import annotations
@@ -58,14 +59,14 @@ class TagIds:
         """From strings."""
         strings = list(ids)
         raw = "\n".join(strings).encode()
-        if raw.count(b"\n") == len(strings) - 1:
-            text = frozen(np.frombuffer(raw, np.uint8))
+        if raw.count(b"\n") == len(strings) - 1:  # else there is none, or a line end within one
+            text = np.frombuffer(raw, np.uint8)
             begins, ends = _lines(text, len(strings))
             return cls(text, begins, ends)
         encoded = [one.encode() for one in strings]
-        ends = np.cumsum([len(one) for one in encoded], dtype=np.int64)
-        begins = np.concatenate([np.zeros(min(1, len(ends)), np.int64), ends[:-1]])
-        return cls(frozen(np.frombuffer(b"".join(encoded), np.uint8)), begins, ends)
+        sizes = np.array([len(one) for one in encoded], np.int64)
+        ends = np.cumsum(sizes)
+        return cls(np.frombuffer(b"".join(encoded), np.uint8), ends - sizes, ends)
 
     @classmethod
     def concatenate(cls, tables: Sequence[TagIds]) -> TagIds:
@@ -86,11 +87,11 @@ class TagIds:
         return self.text[self.begins[index] : self.ends[index]].tobytes().decode()
 
     def subset(self, chosen: npt.NDArray[Any]) -> TagIds:
-        """The ids of these indices, in their order."""
+        """The ids of these indices, in their order; the text is still that of all."""
         return TagIds(self.text, self.begins[chosen], self.ends[chosen])
 
     def compact(self) -> TagIds:
-        """The same, without what may lie around them."""
+        """The same over a text of their own, with a line end between two."""
         sizes = self.ends - self.begins
         ends = np.cumsum(sizes + 1) - 1
         return TagIds(frozen(_joined(self.text, self.begins, self.ends)), ends - sizes, ends)

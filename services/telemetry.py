@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator
 
@@ -23,21 +24,22 @@ MESSAGES_AT_ONCE = 64
 BYTES_AT_ONCE = 32 << 20
 """What is worked on of one stream; past either the stream is not read."""
 READY_S = 0.05
-"""Where an answer of a stream could have gone out for so long, answers go first: what would be read would wait for them."""
+"""Where an answer of a stream could have gone out for so long, answers go first: what would be read now would wait for them."""
 SERIES_ROWS = 10_000
 """Rows in a message of a series."""
 
 
 class _Room:
-    """A bound on what is worked on of one stream; one message always fits."""
+    """A bound on what is worked on of one stream (one message always fits), and on how long its answers wait for each other."""
 
     def __init__(self) -> None:
         self._bytes = 0
-        self._sending: Given | None = None
+        self._sending = False
+        self._could_go = -math.inf  # since when the answer that goes out could, monotonic
         self._freed = asyncio.Event()
 
     async def take(self, size: int) -> None:
-        """Wait until there is room for `size` bytes."""
+        """Wait until there is room for `size` bytes, and answers are not behind."""
         while (self._bytes and self._bytes + size > BYTES_AT_ONCE) or self._behind:
             self._freed.clear()
             await self._freed.wait()
@@ -45,16 +47,15 @@ class _Room:
 
     @property
     def _behind(self) -> bool:
-        """Whether answers wait for answers; not where they wait for one that a shard has yet to give."""
-        return self._sending is not None and time.monotonic() - self._sending.ended > READY_S
+        return self._sending and time.monotonic() - self._could_go > READY_S
 
     def send(self, given: Given) -> None:
-        """A message's answer goes out."""
-        self._sending = given
+        """A message's answer goes out: it could since it was there, and so was that of the message before."""
+        self._sending, self._could_go = True, max(self._could_go, min(given.ended, time.monotonic()))
 
     def sent(self, given: Given) -> None:
         """It is out."""
-        self._sending = None
+        self._sending = False
         self._bytes -= given.size
         self._freed.set()
 
@@ -91,7 +92,6 @@ class Telemetry(telemetry_pb2_grpc.TelemetryServiceServicer):
                     given = self._intake.put(raw, left(context), source, stream)
                     working.add(given.outcome)
                     given.outcome.add_done_callback(working.discard)
-                    given.outcome.add_done_callback(given.end)
                     await answers.put(given)
             except asyncio.CancelledError:
                 if not self._closing:

@@ -118,7 +118,7 @@ def _parts(together: row_reader.Together, received_us: int) -> list[Decoded | In
             used, tag = np.unique(batch.tag, return_inverse=True)
             batch = replace(batch, tag=tag.astype(np.int32))
             present = np.ascontiguousarray(rows.present[:, mine])
-            parts.append(_checked(batch_id, rows.ids.subset(used), batch, present, None, received_us))
+            parts.append(_checked(batch_id, rows.ids.subset(used).compact(), batch, present, None, received_us))
     return parts
 
 

@@ -55,5 +55,6 @@ def test_a_table_keeps_its_ids_whatever_is_done_with_it(lists: list[list[str]], 
     for table, expected in ((whole, ids), (some, [ids[at] for at in chosen]), (some.compact(), [ids[at] for at in chosen])):
         assert [table[at] for at in range(len(table))] == expected
         assert table.lines() == "\n".join(expected).encode()
+        assert shards_of(table, 97).tolist() == [shard_of(one, 97) for one in expected]
         assert malformed(table) == {i: rule for i, one in enumerate(expected) if (rule := valid_tag_id(one))}
     assert len(some.compact().text) == max(sum(len(ids[at].encode()) + 1 for at in chosen) - 1, 0)

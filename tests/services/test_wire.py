@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from actors.rules.errors import InvalidArgument
 from actors.rules.readings import COLUMNS, MEASUREMENTS, Batch
 from services import wire
+from services.deal import together
 from waybill.v1 import common_pb2, telemetry_pb2
 
 NOW_US = 1_790_000_000_000_000
@@ -154,6 +155,17 @@ def test_messages_read_together_from_their_bytes_are_what_protobuf_makes_of_each
         messages.append(bytes(raw))
     found = wire.decode_together(messages, NOW_US)
     assert [outcome_of(one) for one in found] == [outcome_of(by_protobuf(raw)) for raw in messages]
+
+
+def test_messages_taken_apart_share_no_text() -> None:
+    """One bad reading has all messages of a group taken one by one; what each keeps is its own, however many there are."""
+    good = [telemetry_pb2.Reading(tag_id=f"tag-{number}", sensed_at_us=NOW_US, temperature_c=5.0) for number in range(100)]
+    readings = [*good, telemetry_pb2.Reading(tag_id="bad", sensed_at_us=NOW_US, temperature_c=5000.0)]
+    messages = [telemetry_pb2.IngestRequest(rows=telemetry_pb2.ReadingRows(readings=[one])).SerializeToString() for one in readings]
+    decoded = [one for one in wire.decode_together(messages, NOW_US) if isinstance(one, wire.Decoded)]
+    ids, batch = together([(one.ids, one.batch) for one in decoded if len(one.batch)])
+    assert [ids[at] for at in batch.tag.tolist()] == [one.tag_id for one in good]
+    assert len(ids.text) == sum(len(one.tag_id) for one in good)
 
 
 def test_plain_messages_of_rows_are_read_without_protobuf() -> None:

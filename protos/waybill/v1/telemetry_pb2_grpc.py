@@ -83,7 +83,7 @@ class TelemetryServiceServicer:
         A frame that is not a protobuf IngestRequest at all ends the stream with INVALID_ARGUMENT.
 
         Limits. 8 MiB and 100,000 readings a message; 1 reading at least; 10,000 is a good size. At most 64 messages or 32 MiB of one stream are worked on at once;
-        beyond that the server stops reading the stream (flow control), which is not an error. Small batches of many streams are gathered on the server: there is no need to wait in order to fill a batch.
+        beyond that, and while answers wait to be taken, the server stops reading the stream (flow control), which is not an error: read answers while you send. Small batches of many streams are gathered on the server: there is no need to wait in order to fill a batch.
 
         Ending. Half-close when done: the server answers what is outstanding and ends with OK. When the server shuts down it answers what it has taken and ends with UNAVAILABLE.
         What has no answer when a stream breaks has an unknown outcome: send it again. A deadline on the call bounds the whole stream.
