@@ -50,7 +50,7 @@ class _Room:
         return self._sending and time.monotonic() - self._could_go > READY_S
 
     def send(self, given: Given) -> None:
-        """A message's answer goes out: it could since it was there, and so was that of the message before."""
+        """A message's answer goes out: it could since it was there, and the answer before it could."""
         self._sending, self._could_go = True, max(self._could_go, min(given.ended, time.monotonic()))
 
     def sent(self, given: Given) -> None:
