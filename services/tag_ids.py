@@ -1,8 +1,8 @@
-"""The tag ids of a message as the bytes that they came in: which are well formed, which shard each lives in, and on to that shard.
+"""The tag ids of a message as bytes: which are well formed, which shard each lives in, and on to that shard.
 
 In Python each of these costs a fraction of a microsecond an id, and remembering the outcome half a kilobyte of memory a tag. So compiled
-walks over the bytes do it anew for every message, and nothing is remembered. An id becomes a string where Python has to judge it (it is
-not plain ASCII), and to be spoken of.
+walks over the bytes do it anew for every message, and nothing is remembered. An id is a string where protobuf made one of it (columns),
+where Python has to judge it (it is not plain ASCII), and to be spoken of.
 """
 
 from __future__ import annotations
